@@ -1,0 +1,101 @@
+"""POPE: does the model see objects that are not there? Yes/no questions on COCO images.
+
+Paper:   Li et al., Evaluating Object Hallucination in Large Vision-Language Models, EMNLP 2023, arXiv:2305.10355
+Split:   8,910 questions on 500 images of COCO val2014, in three categories by how the absent objects were chosen
+         (random 2,910, popular 3,000, adversarial 3,000)
+Files:   under --data or --data/pope:
+         llava_pope_test.jsonl                    LLaVA's eval.zip; {"question_id", "image", "text", "category"}
+         coco/coco_pope_{random,popular,adversarial}.json    github.com/AoiDragon/POPE (commit e3e39262), with "label"
+         val2014/ or images/                      COCO val2014 images
+Metric:  F1 with "yes" as the positive, per category; the headline is the mean of the three, as in LLaVA-1.5's table.
+         The other figures over all are means of the categories as well.
+Quirks:  all official. An answer is cut at its first period; it is "no" when one of its words, split on single spaces,
+         is exactly No, no or not, and "yes" otherwise: so "NO", "nope" and an empty answer are "yes".
+         The official script pairs answers and labels by their order, because label files number their questions anew;
+         here they are joined by category, image and question, which gives the same figures in any order.
+         The prompt is the question file's text, which ends with LLaVA's short-answer instruction.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import llava_lite
+from llava_lite.conversation.message import Conversation
+from llava_lite.evaluation.benchmark import (
+    Answer,
+    Benchmark,
+    EvaluationError,
+    Question,
+    Scores,
+    first_existing,
+    join,
+    read_rows,
+)
+from llava_lite.evaluation.metrics import Confusion, accuracy, by_kind
+from llava_lite.evaluation.runner import main
+from llava_lite.recipes import report_mistakes
+
+FIGURES = ("f1", "accuracy", "precision", "recall", "yes_ratio")
+
+
+class Pope(Benchmark):
+    name = "pope"
+    max_new_tokens = 128
+    source = (
+        "LLaVA's eval.zip (github.com/haotian-liu/LLaVA, docs/Evaluation.md), github.com/AoiDragon/POPE, COCO val2014"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        path = self.locate(data, "pope/llava_pope_test.jsonl", "llava_pope_test.jsonl")
+        rows = read_rows(path, {"question_id": (int, str), "image": str, "text": str, "category": str})
+        labels = {category: self._labels(path.parent, category) for category in {row["category"] for row in rows}}
+        times = Counter(row["question_id"] for row in rows)
+        questions = []
+        for row in rows:
+            number, category, name = row["question_id"], row["category"], row["image"]
+            label = labels[category].get((name, asked(row["text"])))
+            if label is None:
+                raise EvaluationError(f"{path}: question {number} ({category}) has no label; are both files complete?")
+            image = first_existing(*(data / place / name for place in ("pope/val2014", "val2014", "images")))
+            id = number if times[number] == 1 else f"{category}/{number}"  # some files count anew in every category
+            questions.append(Question(id, Conversation().ask(row["text"], [image]), (label,), category))
+        return questions
+
+    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Scores:
+        pairs = join(questions, answers)
+        decisions = {question.id: (means_yes(text), question.correct == ("yes",)) for question, text in pairs}
+        kinds = {
+            category: Confusion.count(decisions[question.id] for question, _ in group).figures()
+            for category, group in by_kind(pairs).items()
+        }
+        overall = {figure: accuracy([kind[figure] for kind in kinds.values()]) for figure in FIGURES}
+        credit = {id: float(said == correct) for id, (said, correct) in decisions.items()}
+        return Scores(overall, kinds, credit, total=len(questions))
+
+    def _labels(self, folder: Path, category: str) -> dict[tuple[str, str], str]:
+        """Read (image, question) -> "yes" or "no" of one category."""
+        path = self.locate(folder, f"coco/coco_pope_{category}.json")
+        labels: dict[tuple[str, str], str] = {}
+        for row in read_rows(path, {"image": str, "text": str, "label": str}):
+            key = row["image"], asked(row["text"])
+            if row["label"] not in ("yes", "no") or labels.get(key, row["label"]) != row["label"]:
+                raise EvaluationError(f"{path}: {key} needs one label, yes or no; it has {row['label']!r}")
+            labels[key] = row["label"]
+        return labels
+
+
+def means_yes(text: str) -> bool:
+    """Decide what an answer means, as the official script does."""
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return not {"No", "no", "not"}.intersection(words)
+
+
+def asked(text: str) -> str:
+    """The question without LLaVA's instruction, which stands in the line below."""
+    return text.split("\n")[0]
+
+
+if __name__ == "__main__":
+    with report_mistakes():
+        main(Pope, llava_lite.load)

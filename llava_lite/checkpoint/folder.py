@@ -1,0 +1,231 @@
+"""Save and load (Llava, Processor). The kinds of folder, by what config.json says:
+
+model_type llava        a whole model as transformers has it, plus our section `llava_lite`: template, image mode, BOS
+model_type llava_lite   a whole model that class cannot express, or (with `parts`) a projector and where its parts are
+any other               a language model alone, text only
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.initialization import no_init_weights
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, find_parts, record_parts
+from llava_lite.checkpoint.transformers_format import (
+    generation_config,
+    is_native,
+    native_config,
+    native_name,
+    save_native_processor,
+    save_tokenizer,
+)
+from llava_lite.conversation.families import find_template
+from llava_lite.images.transform import ImageTransform
+from llava_lite.models.language_model import find_language_family, load_tokenizer
+from llava_lite.models.llava import Llava
+from llava_lite.models.pretrained import complain_of_weights
+from llava_lite.models.projector import make_projector
+from llava_lite.models.vision_tower import TOWERS, VisionTower
+from llava_lite.processor import Processor, prepare_tokenizer
+
+_PROJECTOR = "projector.safetensors"
+_MAX_SHARD = "5GB"
+
+
+def save(folder: Path, model: Llava, processor: Processor, *, parts: Parts | None = None) -> None:
+    """Write a checkpoint into `folder`, as `writing` does.
+
+    parts: given where only the projector was trained: the projector alone is written, and where its parts are.
+    """
+    with writing(folder) as new:
+        if parts is None:
+            config = _write_whole(new, model, processor)
+        else:
+            config = _write_projector(new, folder, model, processor, parts)
+        (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder; what is written there then replaces the checkpoint in `folder`, config.json last.
+
+    Meanwhile `folder` has no config.json, so that an interrupted save is not a checkpoint. Other files stay.
+    """
+    new = folder / ".writing"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    (folder / "config.json").unlink(missing_ok=True)
+    for stale in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
+        stale.unlink()
+    for file in sorted(new.iterdir(), key=lambda file: file.name == "config.json"):
+        file.replace(folder / file.name)
+    new.rmdir()
+
+
+def load(
+    folder: str | Path, *, dtype: torch.dtype, vision_tower: str | None = None, language_model: str | None = None
+) -> tuple[Llava, Processor]:
+    """Open any folder that `save` wrote, or a language model alone.
+
+    vision_tower, language_model: where to find a part that a projector-only checkpoint has lost.
+    Raises CheckpointError or PartError: not a checkpoint, lost parts, missing or unexpected weights.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    about = config.get("llava_lite", {})
+    if "parts" in about:
+        parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
+        model, processor = assemble(parts, dtype=dtype)
+        assert model.projector is not None
+        _fill(model.projector, _read_weights(folder), folder)
+        return model, processor
+    if config["model_type"] in ("llava", "llava_lite"):
+        return _load_whole(folder, config, about, dtype)
+    return assemble(Parts(None, str(folder), template=about.get("template")), dtype=dtype)
+
+
+def read_config(folder: Path) -> dict:
+    """Read config.json; raise CheckpointError where there is none that says what the folder is."""
+    path = folder / "config.json"
+    if not path.is_file():
+        steps = sorted(folder.glob("step-*/config.json"))
+        hint = f"; a run stopped here, its newest checkpoint is {steps[-1].parent}" if steps else ""
+        raise CheckpointError(f"{folder}: not a checkpoint (no config.json){hint}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["model_type"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: broken, or it does not say its model_type") from None
+    if config["model_type"] in ("llava", "llava_lite") and "llava_lite" not in config:
+        raise CheckpointError(
+            f"{folder}: a LLaVA folder of other making; it does not say which chat template it was trained with"
+        )
+    return config
+
+
+def _write_projector(new: Path, folder: Path, model: Llava, processor: Processor, parts: Parts) -> dict:
+    assert model.projector is not None and processor.transform is not None
+    save_file({name: w.contiguous() for name, w in model.projector.state_dict().items()}, new / _PROJECTOR)
+    record = record_parts(parts, folder)
+    record |= {"template": processor.template.name, "image_mode": processor.transform.mode}
+    return {"model_type": "llava_lite", "llava_lite": {"parts": record}}
+
+
+def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
+    language_model = model.language_model
+    about: dict[str, object] = {"template": processor.template.name, "bos": processor.bos}
+    generation_config(language_model, processor).save_pretrained(new)
+    weights = model.state_dict()
+    if language_model.config.tie_word_embeddings:
+        del weights["language_model.lm_head.weight"]
+    if model.vision_tower is None:
+        _write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
+        processor.tokenizer.save_pretrained(new)
+        return {**_plain(language_model.config), "llava_lite": about}
+    about["projector"] = model.projector_kind
+    if is_native(model):
+        _write_weights(new, {native_name(name): w for name, w in weights.items()})
+        save_native_processor(new, model, processor)
+        return {**_plain(native_config(model)), "llava_lite": about}
+    assert processor.transform is not None
+    _write_weights(new, weights)
+    save_tokenizer(new, processor)
+    processor.transform.image_processor.save_pretrained(new)
+    return {
+        "model_type": "llava_lite",
+        "vision_config": _plain(model.vision_tower.model.config),
+        "text_config": _plain(language_model.config),
+        "llava_lite": about,
+    }
+
+
+def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> tuple[Llava, Processor]:
+    vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
+    find_language_family(text_config.model_type, folder)
+    tokenizer = load_tokenizer(str(folder))
+    prepare_tokenizer(tokenizer, image=True)
+    with no_init_weights():
+        tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
+        language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    processor = Processor(
+        tokenizer=tokenizer,
+        template=find_template(about["template"]),
+        transform=ImageTransform(LlavaImageProcessorPil.from_pretrained(folder)),
+        num_patches=tower.num_patches,
+        bos=about["bos"],
+    )
+    model = Llava(
+        vision_tower=tower,
+        projector=make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype),
+        projector_kind=about["projector"],
+        language_model=language_model,
+        image_token_id=processor.image_token_id,
+    )
+    weights = _read_weights(folder)
+    if config["model_type"] == "llava":
+        ours = {native_name(name): name for name in model.state_dict()}
+        weights = {ours.get(name, name): weight for name, weight in weights.items()}
+    _fill(model, weights, folder)
+    language_model.tie_weights()
+    return model, processor
+
+
+def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    try:
+        missing, unexpected = module.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # a size that differs
+        raise CheckpointError(f"{folder}: {str(error).splitlines()[-1].strip()}") from None
+    tied = {"language_model.lm_head.weight"} if _ties(module) else set()
+    complain_of_weights(folder, set(missing) - tied, unexpected)
+
+
+def _ties(module: torch.nn.Module) -> bool:
+    return isinstance(module, Llava) and bool(module.language_model.config.tie_word_embeddings)
+
+
+def _sub_config(config: dict) -> PretrainedConfig:
+    return AutoConfig.for_model(**config)
+
+
+def _plain(config: PretrainedConfig) -> dict:
+    return json.loads(config.to_json_string(use_diff=False))
+
+
+def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    split = split_torch_state_dict_into_shards(weights, max_shard_size=_MAX_SHARD)
+    for filename, names in split.filename_to_tensors.items():
+        shard = {name: weights[name].detach().cpu().contiguous() for name in names}
+        save_file(shard, folder / filename, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read all weight files a checkpoint has; the index, if there is one, says which these must be."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = [name for name in ("model.safetensors", _PROJECTOR) if (folder / name).is_file()]
+    if not names or any(Path(name).name != name for name in names):
+        raise CheckpointError(f"{folder}: no weights (model.safetensors or {_PROJECTOR}) beside its config.json")
+    weights: dict[str, torch.Tensor] = {}
+    for name in names:
+        try:
+            weights |= load_file(folder / name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / name}: cannot be read ({error}); the file is missing or damaged") from None
+    return weights

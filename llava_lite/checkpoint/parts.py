@@ -1,0 +1,132 @@
+"""A model put together from pretrained parts, and the record of which parts they were."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from transformers.utils import cached_file
+
+from llava_lite.conversation.families import find_template
+from llava_lite.images.transform import ImageMode, ImageTransform
+from llava_lite.models.language_model import (
+    find_language_family,
+    fit_embeddings,
+    load_language_model,
+    load_tokenizer,
+)
+from llava_lite.models.llava import Llava
+from llava_lite.models.projector import make_projector
+from llava_lite.models.vision_tower import load_vision_tower
+from llava_lite.processor import Processor, prepare_tokenizer
+
+
+class CheckpointError(ValueError):
+    """A folder that is not a whole checkpoint, or not one this version reads."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What to assemble. Parts are folders or hub ids; no vision tower makes a text-only model.
+
+    vision_feature_layer: which hidden state of the tower is projected (-2: LLaVA's)
+    template: the chat template; None: the one of the language model's family
+    """
+
+    vision_tower: str | None
+    language_model: str
+    projector: str = "mlp2x_gelu"
+    vision_feature_layer: int = -2
+    image_mode: ImageMode = "pad"
+    template: str | None = None
+
+
+def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
+    """Load the parts and join them with a new projector, initialised from torch's current seed.
+
+    The tokenizer gets an `<image>` token and the language model a row for it where it has no spare one.
+    Raises PartError, ProjectorError, ConversationError or ImageError.
+    """
+    language_model = load_language_model(parts.language_model, dtype=dtype)
+    tokenizer = load_tokenizer(parts.language_model)
+    family = find_language_family(language_model.config.model_type, parts.language_model)
+    bos = prepare_tokenizer(tokenizer, image=parts.vision_tower is not None)
+    fit_embeddings(language_model, len(tokenizer))
+    tower = projector = transform = None
+    if parts.vision_tower is not None:
+        tower = load_vision_tower(parts.vision_tower, feature_layer=parts.vision_feature_layer, dtype=dtype)
+        hidden_size = int(language_model.config.get_text_config().hidden_size)
+        projector = make_projector(parts.projector, tower.hidden_size, hidden_size).to(dtype)
+        transform = ImageTransform.from_tower(parts.vision_tower, parts.image_mode)
+    processor = Processor(
+        tokenizer=tokenizer,
+        template=find_template(parts.template or family.template),
+        transform=transform,
+        num_patches=tower.num_patches if tower else 0,
+        bos=bos,
+    )
+    model = Llava(
+        vision_tower=tower,
+        projector=projector,
+        projector_kind=parts.projector,
+        language_model=language_model,
+        image_token_id=processor.image_token_id,
+    )
+    return model, processor
+
+
+def record_parts(parts: Parts, folder: Path) -> dict[str, object]:
+    """Write down where the parts are, seen from `folder`, with the hashes of their weights."""
+    record: dict[str, object] = asdict(parts)
+    for name in ("vision_tower", "language_model"):
+        part = record[name]
+        if isinstance(part, str):
+            is_folder = Path(part).is_dir()
+            where = Path(os.path.relpath(part, folder)).as_posix() if is_folder else part
+            record[name] = {"path": where, "folder": is_folder, "sha256": _hash_weights(part)}
+    return record
+
+
+def find_parts(record: dict[str, object], folder: Path, **instead: str | None) -> Parts:
+    """Find recorded parts again, each where it was or where `instead` says.
+
+    Raises CheckpointError for a part that is gone, or that has other weights than the projector was trained against.
+    """
+    found = dict(record)
+    for name in ("vision_tower", "language_model"):
+        entry = record[name]
+        if not isinstance(entry, dict):
+            continue
+        part = instead.get(name) or (str(folder / entry["path"]) if entry["folder"] else entry["path"])
+        if entry["folder"] and not instead.get(name) and not Path(part).is_dir():
+            raise CheckpointError(f"{folder}: its {name} is not at {part} any more; say where it is: model.{name}=...")
+        if _hash_weights(part) != entry["sha256"]:
+            raise CheckpointError(
+                f"{folder}: {part} is not the {name} its projector was trained against (the weights differ); "
+                f"give the right one: model.{name}=..."
+            )
+        found[name] = part
+    return Parts(**found)  # type: ignore[arg-type]
+
+
+def _hash_weights(part: str) -> dict[str, str]:
+    """SHA-256 of each weight file of a folder or hub id, by file name."""
+    try:
+        folder = Path(part) if Path(part).is_dir() else Path(cached_file(part, "config.json")).parent
+    except OSError:
+        raise CheckpointError(f"{part}: neither a folder nor a hub id that can be reached") from None
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    return {file.name: _hash_file(file, file.stat().st_mtime_ns) for file in files}
+
+
+@lru_cache(maxsize=64)
+def _hash_file(path: Path, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()

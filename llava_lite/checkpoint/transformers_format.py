@@ -1,0 +1,195 @@
+"""Whole models as transformers' own folders: `LlavaForConditionalGeneration` and `AutoProcessor` open them as they are.
+
+The chat template written here reproduces the training prompt, so that transformers' processor gives our input_ids.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+from transformers import GenerationConfig, LlavaConfig, LlavaProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate
+from llava_lite.models.language_model import LANGUAGE_MODELS
+from llava_lite.models.llava import Llava
+from llava_lite.processor import Processor
+
+# Our names -> the names of published LLaVA folders, which transformers, vLLM and SGLang read.
+_NAMES = (
+    ("vision_tower.model.", "vision_tower.vision_model."),
+    ("projector.0.", "multi_modal_projector.linear_1."),
+    ("projector.2.", "multi_modal_projector.linear_2."),
+)
+
+
+def is_native(model: Llava) -> bool:
+    """Whether transformers' Llava class computes exactly what this model computes."""
+    family = LANGUAGE_MODELS[model.language_model.config.model_type]
+    return model.vision_tower is not None and model.projector_kind == "mlp2x_gelu" and family.native
+
+
+def native_name(name: str) -> str:
+    """Translate the name of one of our weights."""
+    for ours, theirs in _NAMES:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def native_config(model: Llava) -> LlavaConfig:
+    """Describe a model as transformers does. The tower has no layers above the selected one, hence layer -1."""
+    assert model.vision_tower is not None
+    text_config = model.language_model.config
+    return LlavaConfig(
+        vision_config=model.vision_tower.model.config.to_dict(),
+        text_config=text_config.to_dict(),
+        image_token_index=model.image_token_id,
+        image_seq_length=model.vision_tower.num_patches,
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-1,
+        tie_word_embeddings=bool(text_config.tie_word_embeddings),
+        architectures=["LlavaForConditionalGeneration"],
+        dtype=model.language_model.dtype,
+        bos_token_id=text_config.bos_token_id,
+        eos_token_id=text_config.eos_token_id,
+    )
+
+
+def save_native_processor(folder: Path, model: Llava, processor: Processor) -> None:
+    """Write tokenizer, image processor and chat template as `AutoProcessor` reads them."""
+    assert model.vision_tower is not None and processor.transform is not None
+    LlavaProcessor(
+        image_processor=processor.transform.image_processor,
+        tokenizer=_without_bos(processor),
+        patch_size=model.vision_tower.model.config.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=model.vision_tower.family.num_prefix_tokens,
+        chat_template=chat_template(processor),
+    ).save_pretrained(folder)
+    processor.transform.image_processor.save_pretrained(folder)  # what older readers look for
+    save_tokenizer(folder, processor)
+
+
+def save_tokenizer(folder: Path, processor: Processor) -> None:
+    """Write the tokenizer so that it adds no BOS: the chat template, and our processor, write it themselves."""
+    _without_bos(processor).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings |= {"add_bos_token": False, "legacy": _is_legacy(processor)}  # transformers drops both
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_bos(processor: Processor) -> PreTrainedTokenizerBase:
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    if processor.bos:
+        tokenizer.add_bos_token = False
+    return tokenizer
+
+
+def generation_config(language_model: PreTrainedModel, processor: Processor) -> GenerationConfig:
+    """Greedy, ending at the template's end mark, never an image token."""
+    tokenizer = processor.tokenizer
+    ends = tokenizer.encode(processor.template.end, add_special_tokens=False) if processor.template.end else []
+    eos = {int(tokenizer.eos_token_id)} | ({int(ends[0])} if len(ends) == 1 else set())
+    return GenerationConfig(
+        do_sample=False,
+        eos_token_id=sorted(eos),
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[processor.image_token_id] if processor.image_token_id >= 0 else None,
+    )
+
+
+def chat_template(processor: Processor) -> str:
+    """Write our template in Jinja, so that the whole prompt tokenised at once gives the ids of our parts.
+
+    Where the tokenizer puts a space before the first piece of a text (sentencepiece), that space is written out after
+    BOS and after an image, because there the whole prompt has no first piece.
+    """
+    template = processor.template
+    space = " " if _puts_space_first(processor) else ""
+    bos = f"{processor.tokenizer.bos_token}{space}" if processor.bos else ""
+    before_system, after_system = template.system.split("{}") if template.system else ("", "")
+    before_user, after_user = template.user.split("{}")
+    before_answer, after_answer = template.answer.split("{}")
+    pieces = {
+        "IMAGE": IMAGE_MARK,
+        "SPACE": space,
+        "BOS": bos,
+        "SYSTEM": template.system_text,
+        "BEFORE_SYSTEM": before_system,
+        "AFTER_SYSTEM": after_system,
+        "BEFORE_USER": before_user,
+        "AFTER_USER": after_user,
+        "BEFORE_ANSWER": before_answer,
+        "AFTER_ANSWER": after_answer,
+    }
+    text = "".join(line.strip() for line in _JINJA.splitlines())
+    for name, value in pieces.items():
+        text = text.replace(f"${name}$", json.dumps(value, ensure_ascii=False))
+    return text
+
+
+def _puts_space_first(processor: Processor) -> bool:
+    ids = processor.tokenizer.encode("a", add_special_tokens=False)
+    return str(processor.tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
+
+
+def _is_legacy(processor: Processor) -> bool:
+    """Whether the tokenizer puts that space also after a special token (sentencepiece's legacy way)."""
+    end = processor.tokenizer.eos_token
+    tokens = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer.encode(f"{end}a", add_special_tokens=False))
+    return str(tokens[1]).startswith("▁") and _puts_space_first(processor)
+
+
+# `after` says whether an image was written last: what follows it then begins with $SPACE$, unless with a space anyway.
+# One image in a turn comes first; a newline follows each leading image (see conversation/message.py).
+_JINJA = """
+{%- macro words(content) -%}
+  {%- if content is string -%}{{ content }}
+  {%- else -%}{%- for part in content if part.type == 'text' -%}{{ part.text }}{%- endfor -%}{%- endif -%}
+{%- endmacro -%}
+{%- macro after_image(text) -%}
+  {%- if text and not text.startswith(' ') -%}{{ $SPACE$ }}{%- endif -%}{{ text }}
+{%- endmacro -%}
+{%- macro user(content) -%}
+  {%- if content is string -%}{{ content + $AFTER_USER$ }}
+  {%- else -%}
+    {%- set images = content | rejectattr('type', 'equalto', 'text') | list -%}
+    {%- if images | length == 1 -%}
+      {%- set text = words(content) | trim -%}
+      {{ $IMAGE$ }}{{ after_image(('\\n' + text if text else '') + $AFTER_USER$) }}
+    {%- else -%}
+      {%- set at = namespace(leading=true, after=false) -%}
+      {%- for part in content -%}
+        {%- if part.type == 'text' -%}
+          {%- set text = part.text.lstrip() if at.leading and images else part.text -%}
+          {%- if text -%}
+            {%- if at.leading and at.after -%}{{ after_image('\\n' + text) }}
+            {%- elif at.after -%}{{ after_image(text) }}{%- else -%}{{ text }}{%- endif -%}
+            {%- set at.leading = false -%}{%- set at.after = false -%}
+          {%- endif -%}
+        {%- else -%}
+          {%- if at.leading and at.after -%}{{ after_image('\\n') }}{%- endif -%}
+          {{ $IMAGE$ }}{%- set at.after = true -%}
+        {%- endif -%}
+      {%- endfor -%}
+      {%- if at.after -%}{{ after_image($AFTER_USER$) }}{%- else -%}{{ $AFTER_USER$ }}{%- endif -%}
+    {%- endif -%}
+  {%- endif -%}
+{%- endmacro -%}
+{{ $BOS$ }}
+{%- if messages[0].role == 'system' -%}
+  {%- set system = words(messages[0].content) -%}{%- set turns = messages[1:] -%}
+{%- else -%}
+  {%- set system = $SYSTEM$ -%}{%- set turns = messages -%}
+{%- endif -%}
+{%- if system -%}{{ $BEFORE_SYSTEM$ + system + $AFTER_SYSTEM$ }}{%- endif -%}
+{%- for message in turns -%}
+  {%- if message.role == 'user' -%}{{ $BEFORE_USER$ }}{{ user(message.content) }}
+  {%- elif message.role == 'assistant' -%}{{ $BEFORE_ANSWER$ + words(message.content) + $AFTER_ANSWER$ }}
+  {%- else -%}{{ raise_exception('unknown role ' + message.role) }}{%- endif -%}
+{%- endfor -%}
+"""

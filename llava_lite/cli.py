@@ -1,0 +1,149 @@
+"""`llava-lite <verb>`: parse, import late, dispatch. Whatever a verb does stands in the room that it calls."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class Door(TyperGroup):
+    """Run every verb behind `report_mistakes`, before typer would turn an interruption into exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from llava_lite.recipes import report_mistakes
+
+        with report_mistakes():
+            return super().invoke(ctx)
+
+
+# Plain help: typer's rich help costs as much time as everything else that `--help` does.
+app = typer.Typer(
+    cls=Door,
+    help="Assemble, train, evaluate and use LLaVA-style vision-language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from llava_lite import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the world, the models and the report.")] = Path("runs/demo"),
+    short: Annotated[bool, typer.Option("--short", help="Train just long enough to see that everything runs.")] = False,
+) -> None:
+    """Train and measure everything on the demo world."""
+    from llava_lite.demo.build import build_demo
+
+    build_demo(out=out, short=short)
+
+
+# `train align --help` is answered by the recipe, which knows its keys.
+@app.command(context_settings={"help_option_names": []})
+def train(
+    ctx: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="contrastive, align or finetune.")] = "",
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As optim.lr=1e-5.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file, see `llava-lite list`.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each device.")] = 1,
+    help: Annotated[bool, typer.Option("--help", help="Show the keys of a recipe, or this message.")] = False,
+) -> None:
+    """Train one stage: contrastive, align or finetune."""
+    from llava_lite.recipes import find, launch
+
+    if not recipe:
+        print(ctx.get_help())
+        raise typer.Exit(0 if help else 2)
+    arguments = ["--help"] if help else [*(["--config", str(config)] if config else []), *(overrides or [])]
+    raise typer.Exit(launch(find("train", recipe), arguments, processes=1 if help else processes))
+
+
+@app.command()
+def eval(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Benchmarks, see `llava-lite list`.")],
+    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
+    data: Annotated[Path, typer.Option(help="The benchmark's files.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/eval/MODEL/NAME]")] = None,
+    mode: Annotated[str, typer.Option(help="One or several of normal, blind, shuffled, with commas.")] = "normal",
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first questions.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
+) -> None:
+    """Ask a model the questions of benchmarks and score them."""
+    from llava_lite.recipes import find
+
+    paths = [find("eval", name) for name in names]  # before torch takes its seconds
+    import llava_lite
+    from llava_lite.evaluation.runner import evaluate_files
+
+    evaluate_files(
+        paths,
+        model=model,
+        data=data,
+        out=out,
+        modes=mode.split(","),
+        limit=limit,
+        batch_size=batch_size,
+        load=llava_lite.load,
+    )
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    question: Annotated[str, typer.Argument()],
+    image: Annotated[list[str] | None, typer.Option(help="A file or URL; may be given several times.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
+) -> None:
+    """Ask one question; the answer alone is printed."""
+    import llava_lite
+
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries have to say is not the answer
+        assistant = llava_lite.load(model)
+        sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
+        answer = assistant.ask(question, images=image or [], sampling=sampling)
+    print(answer)
+
+
+@app.command("list")
+def list_files() -> None:
+    """List recipes, benchmarks and configurations."""
+    from llava_lite.recipes import SUFFIXES, names
+
+    for kind, suffix in SUFFIXES.items():
+        for name in names(kind):
+            print(f"{kind}/{name}{suffix}")
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="As `llava-lite list` names it: train/finetune.py.")],
+    target: Annotated[Path, typer.Argument(help="A new file, or a folder.")],
+) -> None:
+    """Copy a recipe or a benchmark, to change it."""
+    from llava_lite import recipes
+
+    print(recipes.copy(source, target))

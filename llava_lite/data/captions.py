@@ -1,0 +1,91 @@
+"""Image-caption pairs for contrastive training.
+
+A record is {"id", "image", "captions": [...]}: every caption that is true of the image, as COCO has five. A step draws
+one for each image, and counts every image that has the drawn caption among its own as a positive for it, so that two
+pictures of the same thing are not pushed apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from llava_lite.data.dataset import DataConfig
+from llava_lite.data.loader import Step
+from llava_lite.data.sample import SampleError, read_records
+from llava_lite.data.sampler import Order
+from llava_lite.images.loading import ImageError, load_image
+from llava_lite.images.transform import ImageTransform
+
+
+class CaptionDataset:
+    """Records checked on opening: captions, and that the image file exists below the image folder."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.source = config.path.name
+        self.image_dir = config.image_dir or config.path.parent
+        self.records = [self._check(record, i) for i, record in enumerate(read_records(config.path))]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _check(self, record: dict, number: int) -> dict:
+        name = f"sample {record.get('id', number)} ({self.source})"
+        image, captions = record.get("image"), record.get("captions")
+        if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c for c in captions):
+            raise SampleError(f"{name}: no `captions`; give a list of texts, at least one")
+        if not isinstance(image, str):
+            raise SampleError(f"{name}: no `image`; give one path below data.image_dir")
+        if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+            raise SampleError(f"{name}: image {image!r} leads out of the image folder")
+        path = self.image_dir / image
+        if not path.is_file():
+            raise SampleError(f"{name}: no image file {path}; check data.image_dir={self.image_dir}")
+        return {"id": str(record.get("id", number)), "name": name, "path": path, "captions": captions}
+
+
+class CaptionSteps:
+    """The steps of a contrastive run. A step is one batch: its loss compares every pair with every other."""
+
+    def __init__(
+        self, dataset: CaptionDataset, order: Order, transform: ImageTransform, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self.dataset = dataset
+        self.order = order
+        self.transform = transform
+        self.tokenizer = tokenizer
+
+    @property
+    def num_steps(self) -> int:
+        return self.order.num_steps
+
+    def make(self, number: int) -> Step:
+        """Read step `number`; which caption is drawn depends on the order's seed and the step alone."""
+        records = [self.dataset.records[i] for i in self.order.step(number)]
+        generator = torch.Generator().manual_seed(self.order.seed * 1_000_003 + number)
+        drawn = [
+            record["captions"][int(torch.randint(len(record["captions"]), (), generator=generator))]
+            for record in records
+        ]
+        text = self.tokenizer(drawn, padding=True, truncation=False, return_tensors="pt")
+        batch = {
+            "pixel_values": torch.cat([self._tiles(record["path"], record["name"]) for record in records]),
+            "input_ids": text["input_ids"],
+            "attention_mask": text["attention_mask"],
+            "positives": torch.tensor([[caption in record["captions"] for caption in drawn] for record in records]),
+        }
+        return Step(
+            batches=[batch],
+            num_targets=len(records),
+            num_samples=len(records),
+            tokens={"text": int(text["attention_mask"].sum()), "pairs": len(records)},
+            ids=[record["id"] for record in records],
+        )
+
+    def _tiles(self, path: Path, name: str) -> torch.Tensor:
+        try:
+            return self.transform(load_image(path))
+        except ImageError as error:
+            raise SampleError(f"{name}: {error}") from None

@@ -1,0 +1,43 @@
+"""Lengths to bins. Pure: the same lengths give the same bins everywhere."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put items into as few bins as best-fit decreasing finds; no bin holds more than `capacity`.
+
+    Returns the indices of each bin, largest item first; ties keep their order. Raises ValueError for an item that is
+    larger than a bin.
+
+        capacity 8, lengths 5 4 3 3 1  ->  [5 3] [4 3 1]
+    """
+    bins: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # (space left, bin), sorted
+    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if lengths[item] > capacity:
+            raise ValueError(f"item {item} has length {lengths[item]}, more than a bin of {capacity}")
+        place = bisect_left(free, (lengths[item], -1))
+        if place == len(free):
+            bins.append([])
+            free.append((capacity, len(bins) - 1))
+            free.sort()
+            place = bisect_left(free, (lengths[item], -1))
+        space, number = free.pop(place)
+        bins[number].append(item)
+        insort(free, (space - lengths[item], number))
+    return bins
+
+
+def group(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Cut items, sorted by length, into groups whose padded size (items x longest) fits `capacity`."""
+    groups: list[list[int]] = []
+    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and (len(groups[-1]) + 1) * longest <= capacity:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups

@@ -1,0 +1,83 @@
+"""Which process this is, and on which device and in which dtype it computes: decided once, here.
+
+The processes are those of `torchrun`; without it there is one. torch is imported late, so that asking for the rank
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("llava_lite")
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Only the main process writes files and speaks."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def dtype() -> torch.dtype:
+    """bf16 where the GPU has units for it, else fp32: bf16 is emulated, and very slow, elsewhere."""
+    import torch
+
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def start() -> None:
+    """Join the other processes, and let the main process speak. Call once, at the start of a recipe."""
+    import torch
+    import torch.distributed as dist
+
+    logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, format="%(message)s")
+    for chatty in ("httpx", "transformers", "huggingface_hub"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    if world_size() > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(device())
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    import torch.distributed as dist
+
+    if world_size() > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def all_sum(value: torch.Tensor) -> torch.Tensor:
+    """Add a tensor up over all processes, in place."""
+    import torch.distributed as dist
+
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    import torch.distributed as dist
+
+    if world_size() > 1:
+        dist.barrier()

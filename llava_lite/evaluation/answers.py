@@ -1,0 +1,108 @@
+"""Answers on disk: one JSON line each, appended as they come, beside a file that says what they are answers to.
+
+A killed run goes on where it stopped: a line torn by the kill is cut off, and its question is due again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+
+from llava_lite.evaluation.benchmark import Answer, EvaluationError, Question, read_rows
+from llava_lite.evaluation.modes import MODES, Mode
+from llava_lite.evaluation.origin import Origin
+
+
+class AnswersFile:
+    """The answers of one mode in the folder `out`, open for more; `answers` holds those found there.
+
+    Raises EvaluationError where `out` holds answers of another origin, in any mode.
+    """
+
+    def __init__(self, out: Path, origin: Origin) -> None:
+        check_origins(out, origin)
+        out.mkdir(parents=True, exist_ok=True)
+        path = answers_path(out, origin.mode)
+        self._model_id = origin.model
+        self._file = path.open("a+b")
+        try:
+            _lock(self._file.fileno(), path)
+            self._cut_torn_line()
+            if not path.stat().st_size:
+                write_whole(origin_path(path), json.dumps(asdict(origin), indent=1))
+            self.answers = read_answers(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, answered: Iterable[tuple[Question, str]]) -> None:
+        """Write answers down at once, so that not even a kill loses them."""
+        lines = []
+        for question, text in answered:
+            prompt = question.conversation.messages[-1].text
+            row = {"question_id": question.id, "prompt": prompt, "text": text, "model_id": self._model_id}
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.write("".join(lines).encode("utf-8", errors="backslashreplace"))  # a lone surrogate as JSON escape
+        self._file.flush()
+
+    def _cut_torn_line(self) -> None:
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+
+    def __enter__(self) -> AnswersFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def answers_path(out: Path, mode: Mode) -> Path:
+    return out / ("answers.jsonl" if mode == "normal" else f"answers.{mode}.jsonl")
+
+
+def origin_path(answers: Path) -> Path:
+    return answers.with_suffix(".origin.json")
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Read a file of answers, ours or LLaVA's."""
+    rows = read_rows(path, {"question_id": (int, str), "text": str})
+    return [Answer(row["question_id"], row["text"]) for row in rows]
+
+
+def check_origins(out: Path, origin: Origin) -> None:
+    """Raise EvaluationError where `out` holds answers, of any mode, that are not of this origin but for the mode."""
+    for mode in MODES:
+        path = answers_path(out, mode)
+        if not path.exists() or not path.stat().st_size:
+            continue
+        remedy = "remove it to ask anew, or choose another output folder"
+        try:
+            recorded = Origin(**json.loads(origin_path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            raise EvaluationError(f"{path}: nothing says what these are answers to; {remedy}") from None
+        differences = recorded.differences(replace(origin, mode=mode))
+        if differences:
+            raise EvaluationError(f"{path} holds answers of another {', '.join(differences)}; {remedy}")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(text.encode("utf-8", errors="replace"))
+    temporary.replace(path)
+
+
+def _lock(file: int, path: Path) -> None:
+    """Refuse a second writer; the lock goes when its process does."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvaluationError(f"{path}: another process is answering into this file; wait for it") from None

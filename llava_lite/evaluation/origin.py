@@ -1,0 +1,112 @@
+"""What answers came from: benchmark, mode, model, prompts, data and decoding, as names and hashes.
+
+Answers of two origins are never mixed, and every score says its origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_lite.conversation.message import Image
+from llava_lite.evaluation.benchmark import Benchmark, Question
+from llava_lite.evaluation.modes import Mode, image_key
+from llava_lite.generation.chat_model import ChatModel, Sampling
+
+WEIGHTS = (".safetensors", ".bin", ".gguf")
+SETTINGS = (
+    "config.json", "generation_config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+SAMPLE_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Origin:
+    """model_sha256: of a checkpoint folder (see `hash_model`), None where the model is no folder.
+    prompts_sha256, data_sha256: of the questions as they are in normal mode, whatever the mode
+    """
+
+    benchmark: str
+    mode: Mode
+    model: str
+    model_sha256: str | None
+    prompts_sha256: str
+    data_sha256: str
+    decoding: dict[str, Any]
+
+    @classmethod
+    def of(cls, benchmark: Benchmark, questions: Sequence[Question], model: ChatModel) -> Origin:
+        """Say where answers in normal mode come from."""
+        return cls(
+            benchmark=benchmark.name,
+            mode="normal",
+            model=model.name,
+            model_sha256=hash_model(model.name),
+            prompts_sha256=_hash([q.id, q.conversation.system, _turns(q)] for q in questions),
+            data_sha256=_hash_data(questions),
+            decoding=asdict(Sampling(max_new_tokens=benchmark.max_new_tokens)),
+        )
+
+    def differences(self, other: Origin) -> list[str]:
+        """Name what differs; two names of one folder are one model."""
+        mine, theirs = asdict(self), asdict(other)
+        if self.model_sha256 is not None and self.model_sha256 == other.model_sha256:
+            del mine["model"]
+        different = [name.removesuffix("_sha256") for name, value in mine.items() if value != theirs[name]]
+        return list(dict.fromkeys(different))
+
+
+def hash_model(name: str) -> str | None:
+    """Hash a checkpoint folder: its settings whole, of its weights the sizes and evenly spread samples.
+
+    Training shifts nearly every weight, so samples tell two checkpoints apart without reading 14 GB.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in WEIGHTS or path.name in SETTINGS:
+            digest.update(f"{path.name} {_hash_samples(path, 256 if path.suffix in WEIGHTS else None)}\n".encode())
+    return digest.hexdigest()
+
+
+def _hash_samples(path: Path, count: int | None) -> str:
+    """Hash a file's size and about `count` evenly spread samples of it, or all of it."""
+    size = path.stat().st_size
+    step = max(SAMPLE_SIZE, size // count) if count else SAMPLE_SIZE
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start in range(0, size, step):
+            file.seek(start)
+            digest.update(file.read(SAMPLE_SIZE))
+    return digest.hexdigest()
+
+
+def _turns(question: Question) -> list[list[str | None]]:
+    """What is said, each image as None."""
+    turns = question.conversation.messages
+    return [[turn.role, *(None if isinstance(part, Image) else part for part in turn.content)] for turn in turns]
+
+
+def _hash_data(questions: Sequence[Question]) -> str:
+    """Hash correct answers and images; of large images samples, for a run has enough to read."""
+    keys = {image_key(image) for question in questions for image in question.conversation.images}
+    contents = {key: _hash_samples(Path(key), 4) if Path(key).is_file() else None for key in keys}
+    rows = []
+    for question in questions:
+        images = [[Path(key).name, contents[key]] for key in map(image_key, question.conversation.images)]
+        rows.append([question.id, question.kind, question.correct, images])
+    return _hash(rows)
+
+
+def _hash(rows: Iterable[list[Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""The report of one run: its figures, and questions with their pictures, the answers given and the correct ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from llava_lite.evaluation.benchmark import Answer, Question, QuestionId, Scores
+from llava_lite.evaluation.modes import Mode
+from llava_lite.evaluation.page import Bars, Card, page, render_bars, render_cards, render_table
+from llava_lite.evaluation.summary import Summary, headline
+
+CARDS_A_KIND = 4
+OTHER_MODES: dict[Mode, str] = {"blind": "no image", "shuffled": "other image"}
+
+
+def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mode, Sequence[Answer]]) -> str:
+    """Write the page. The cards show the first mode's answers and, below them, what the other modes said."""
+    origin = summary.origin
+    intro = [
+        f"Prompts {origin.prompts_sha256[:12]} · data {origin.data_sha256[:12]}"
+        + (f" · model {origin.model_sha256[:12]}" if origin.model_sha256 else "")
+        + f" · {', '.join(f'{name} {value}' for name, value in origin.decoding.items())}"
+    ]
+    mode, *others = summary.scores
+    chosen = sample(questions, summary.scores[mode])
+    texts = {mode: {answer.question_id: answer.text for answer in given} for mode, given in answers.items()}
+    cards = [card(question, summary.scores[mode], texts, mode) for question in chosen]
+    parts = [
+        render_table(replace(summary.table(), title=f"{summary.figure} in each mode" if others else "Figures")),
+        render_bars(bars(summary)),
+        render_cards(
+            "Questions and answers",
+            cards,
+            note=f"Up to {CARDS_A_KIND} of each kind, half of them wrong where some are: not a fair sample.",
+        ),
+    ]
+    return page(f"{origin.benchmark} · {origin.model}", parts, intro=intro, warning=_warning(summary))
+
+
+def bars(summary: Summary) -> Bars:
+    """Compare the headline figure of all questions and of each kind, mode by mode."""
+    groups: dict[str, dict[str, float]] = {"all": {m: headline(s.figures) for m, s in summary.scores.items()}}
+    for mode, scores in summary.scores.items():
+        for kind, figures in scores.kinds.items():
+            groups.setdefault(kind, {})[mode] = headline(figures)
+    return Bars(f"{summary.figure} by kind", groups)
+
+
+def sample(questions: Sequence[Question], scores: Scores) -> list[Question]:
+    """Choose CARDS_A_KIND answered questions of each kind: half wrong and half right ones while there are both."""
+    chosen = []
+    for kind in scores.kinds:
+        group = [q for q in questions if q.kind == kind and q.id in scores.credit]
+        wrong = [q for q in group if scores.credit[q.id] < 1]
+        right = [q for q in group if scores.credit[q.id] >= 1]
+        num_wrong = min(len(wrong), max(CARDS_A_KIND // 2, CARDS_A_KIND - len(right)))
+        chosen += _spread(wrong, num_wrong) + _spread(right, CARDS_A_KIND - num_wrong)
+    return chosen
+
+
+def _spread(questions: Sequence[Question], count: int) -> list[Question]:
+    """Choose up to `count`, evenly over all: neighbours in a file often share an image."""
+    return list(questions[:: max(1, len(questions) // count)][:count]) if count else []
+
+
+def card(question: Question, scores: Scores, texts: Mapping[Mode, Mapping[QuestionId, str]], mode: Mode) -> Card:
+    """Show one question with the first of its images."""
+    lines = [("answer", texts[mode][question.id]), ("correct", "\n".join(question.correct))]
+    for other, given in texts.items():
+        if other != mode and question.id in given:
+            lines.append((OTHER_MODES[other], given[question.id]))
+    credit = scores.credit[question.id]
+    images = question.conversation.images
+    return Card(
+        image=images[0].source if images else None,
+        kind=question.kind,
+        question=question.conversation.messages[-1].text,
+        verdict=("right", "right") if credit >= 1 else ("partly", f"{credit:.0%}") if credit else ("wrong", "wrong"),
+        lines=lines,
+    )
+
+
+def _warning(summary: Summary) -> str:
+    return "" if summary.complete else f"Not a result: {summary.title.rpartition(' · ')[2]} answered."

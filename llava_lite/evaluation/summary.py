@@ -1,0 +1,146 @@
+"""What the modes of one run say together: the content of scores.json, and the table people look at."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from llava_lite.evaluation.answers import answers_path, read_answers
+from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Question, Scores
+from llava_lite.evaluation.modes import MODES, Mode
+from llava_lite.evaluation.origin import Origin
+from llava_lite.evaluation.page import Table, number
+
+PACKAGES = ("llava-lite", "transformers", "tokenizers", "torch", "pillow")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Normal minus blind in the headline figure, over the questions that both have answered."""
+
+    figure: str
+    overall: float
+    kinds: dict[str, float]
+    n: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of every mode answered so far, in the order of MODES; `gain` needs both normal and blind."""
+
+    origin: Origin
+    scores: dict[Mode, Scores]
+    gain: Gain | None
+
+    @property
+    def complete(self) -> bool:
+        return all(scores.complete for scores in self.scores.values())
+
+    @property
+    def title(self) -> str:
+        """Name benchmark and model, and say so where questions are unanswered."""
+        title = f"{self.origin.benchmark} · {self.origin.model}"
+        missing = [f"{mode} {s.n} of {s.total} questions" for mode, s in self.scores.items() if not s.complete]
+        return f"{title} · PARTIAL: {', '.join(missing)}" if missing else title
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        origin = asdict(self.origin)
+        del origin["mode"]
+        modes = {}
+        for mode, scores in self.scores.items():
+            modes[mode] = {
+                "complete": scores.complete,
+                "n": scores.n,
+                "total": scores.total,
+                "figures": dict(scores.figures),
+                "kinds": {kind: dict(figures) for kind, figures in scores.kinds.items()},
+            }
+        gain = asdict(self.gain) if self.gain else None
+        return {**origin, "complete": self.complete, "modes": modes, "visual_gain": gain, "versions": _versions()}
+
+    def table(self) -> Table:
+        """One mode: all its figures. Several: the headline figure of each, and the visual gain."""
+        if len(self.scores) == 1:
+            (scores,) = self.scores.values()
+            names = _ratios(scores.figures)
+            rows = [[kind, *_cells(figures, names)] for kind, figures in scores.kinds.items()]
+            rows.append(["all", str(scores.n), *_cells(scores.figures, names)[1:]])
+            return Table(self.title, ["", "n", *names], rows)
+        columns = ["", "n", *self.scores, *(["visual gain"] if self.gain else [])]
+        rows = [self._row(kind) for kind in next(iter(self.scores.values())).kinds]
+        return Table(f"{self.title} · {self.figure}", columns, [*rows, self._row(None)])
+
+    @property
+    def figure(self) -> str:
+        """The name of the headline figure."""
+        return next(iter(next(iter(self.scores.values())).figures))
+
+    def _row(self, kind: str | None) -> list[str]:
+        """The headline of one kind, or of all, in each mode."""
+        cells, counts = [], []
+        for scores in self.scores.values():
+            figures = scores.figures if kind is None else scores.kinds.get(kind, {})
+            cells.append(number(headline(figures)) if figures else "")
+            counts.append(scores.n if kind is None else int(figures.get("n", 0)))
+        if self.gain:
+            gain = self.gain.overall if kind is None else self.gain.kinds.get(kind)
+            cells.append("" if gain is None else f"{gain:+.3f}")
+        label = "all" if kind is None else kind
+        return [label, "/".join(str(count) for count in dict.fromkeys(counts)), *cells]
+
+
+def summarise(benchmark: Benchmark, questions: Sequence[Question], out: Path, origin: Origin) -> Summary:
+    """Score every file of answers in `out`, and compare seeing with guessing."""
+    answers = {mode: read_answers(path) for mode in MODES if (path := answers_path(out, mode)).exists()}
+    scores = {mode: benchmark.score(questions, given) for mode, given in answers.items() if given}
+    gain = None
+    if "normal" in answers and "blind" in answers:
+        gain = _gain(benchmark, questions, answers["normal"], answers["blind"])
+    return Summary(origin, scores, gain)
+
+
+def headline(figures: Figures) -> float:
+    """The figure that stands for all of them: the first."""
+    return next(iter(figures.values()))
+
+
+def _gain(
+    benchmark: Benchmark, questions: Sequence[Question], normal: Sequence[Answer], blind: Sequence[Answer]
+) -> Gain | None:
+    both = {answer.question_id for answer in normal} & {answer.question_id for answer in blind}
+    if not both:
+        return None
+    asked = [question for question in questions if question.id in both]
+    seeing = benchmark.score(asked, [answer for answer in normal if answer.question_id in both])
+    guessing = benchmark.score(asked, [answer for answer in blind if answer.question_id in both])
+    return Gain(
+        figure=next(iter(seeing.figures)),
+        overall=headline(seeing.figures) - headline(guessing.figures),
+        kinds={kind: headline(seeing.kinds[kind]) - headline(guessing.kinds[kind]) for kind in seeing.kinds},
+        n=len(asked),
+    )
+
+
+def _ratios(figures: Figures) -> list[str]:
+    """The figures that are not counts."""
+    return [name for name, value in figures.items() if isinstance(value, float)]
+
+
+def _cells(figures: Figures, names: Sequence[str]) -> list[str]:
+    shown = [number(figures[name]) if name in figures else "" for name in names]
+    return [str(int(figures.get("n", 0))), *shown]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""Pictures in, tiles of numbers out: opening them safely, and the exact pixels the vision tower was trained on."""

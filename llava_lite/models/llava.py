@@ -1,0 +1,142 @@
+"""LLaVA: a vision tower, a projector and a language model. The data side says where each patch goes; this obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from llava_lite.models import attention
+from llava_lite.models.loss import IGNORE, Loss, token_loss
+from llava_lite.models.vision_tower import VisionTower
+
+Part = Literal["vision_tower", "projector", "language_model"]
+
+
+class Llava(nn.Module):
+    """Join the parts. A text-only language model is a Llava without tower and projector.
+
+    projector_kind: what `make_projector` was asked for; image_token_id: the id that holds a visual token's place.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision_tower: VisionTower | None,
+        projector: nn.Module | None,
+        projector_kind: str,
+        language_model: PreTrainedModel,
+        image_token_id: int,
+    ) -> None:
+        super().__init__()
+        self.vision_tower = vision_tower
+        self.projector = projector
+        self.language_model = language_model
+        self.projector_kind = projector_kind
+        self.image_token_id = image_token_id
+        attention.install(language_model)
+
+    @property
+    def device(self) -> torch.device:
+        return self.language_model.device
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts there are, by name."""
+        return dict(self.named_children())
+
+    def train_only(self, parts: Collection[Part]) -> None:
+        """Train these parts and freeze the others."""
+        for name, part in self.parts().items():
+            part.requires_grad_(name in parts)
+            part.train(name in parts)
+
+    def embed(
+        self, input_ids: torch.Tensor, pixel_values: torch.Tensor, patch_index: torch.Tensor
+    ) -> torch.Tensor:
+        """Look up words and put each visual token's projected patch in its place.
+
+        input_ids: long [B, T]; pixel_values: float [N, 3, H, W]; patch_index: long [K], rows of the N * P patches in
+        the order of the places -> [B, T, D]. Raises RuntimeError if there are not K places.
+        """
+        embeds = self.language_model.get_input_embeddings()(input_ids)
+        places = input_ids == self.image_token_id
+        num_places = int(places.sum())
+        if num_places != len(patch_index):
+            raise RuntimeError(f"{num_places} places for visual tokens, but {len(patch_index)} patches to put there")
+        if self.vision_tower is None or self.projector is None or len(pixel_values) == 0:
+            return embeds
+        frozen = not any(parameter.requires_grad for parameter in self.vision_tower.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            features = self.vision_tower(pixel_values)
+        patches = self.projector(features).flatten(0, 1)  # [N * P, D]
+        if num_places == 0:  # a blank tile of zero weight: every rank runs the same parts
+            return embeds + 0 * patches.sum()
+        return embeds.masked_scatter(places.unsqueeze(-1), patches[patch_index].to(embeds.dtype))
+
+    def forward(
+        self,
+        *,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        position_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        patch_index: torch.Tensor,
+    ) -> Loss:
+        """Return the loss over the supervised targets of a batch; see `data.collate.Batch` for the shapes."""
+        keep = (labels != IGNORE).any(0).nonzero().flatten()  # columns that predict something, in any row
+        logits = self.logits(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            pixel_values=pixel_values,
+            patch_index=patch_index,
+            keep=keep,
+        )
+        return token_loss(logits, labels[:, keep])
+
+    def logits(
+        self,
+        *,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        patch_index: torch.Tensor,
+        keep: torch.Tensor | int = 0,
+    ) -> torch.Tensor:
+        """Return the logits of the columns `keep` (long [U]; 0: all), without mask and cache: [B, U, V].
+
+        One row may hold several documents with restarting positions; several rows hold one each, padded right.
+        """
+        documents = attention.document_lengths(position_ids) if len(input_ids) == 1 else None
+        output = self.language_model(
+            inputs_embeds=self.embed(input_ids, pixel_values, patch_index),
+            position_ids=position_ids,
+            use_cache=False,
+            logits_to_keep=keep,
+            documents=documents,
+        )
+        return output.logits
+
+    @torch.no_grad()
+    def generate(
+        self,
+        *,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor,
+        patch_index: torch.Tensor,
+        config: GenerationConfig,
+        streamer: BaseStreamer | None = None,
+        stop: StoppingCriteriaList | None = None,
+    ) -> torch.Tensor:
+        """Continue left-padded prompts; input_ids, attention_mask: long [B, T] -> the new ids alone, long [B, T']."""
+        return self.language_model.generate(
+            inputs_embeds=self.embed(input_ids, pixel_values, patch_index),
+            attention_mask=attention_mask,
+            generation_config=config,
+            streamer=streamer,
+            stopping_criteria=stop,
+        )

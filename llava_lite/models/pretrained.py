@@ -1,0 +1,60 @@
+"""Load one pretrained part from a folder or hub id, and refuse it if a weight is missing or unaccounted for."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import torch
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+T = TypeVar("T", bound=PreTrainedModel)
+
+
+class PartError(ValueError):
+    """A pretrained part that cannot be used: absent, of an unknown kind, or with missing or unexpected weights."""
+
+
+def read_part_config(name_or_dir: str) -> PretrainedConfig:
+    """Read what a part is. Raises PartError where there is none."""
+    try:
+        return AutoConfig.from_pretrained(name_or_dir)
+    except (OSError, ValueError) as error:
+        raise PartError(f"{name_or_dir}: no model here ({_first_line(error)}); give a model folder or hub id") from None
+
+
+def load_part(
+    model_class: type[T], name_or_dir: str, *, dtype: torch.dtype, may_leave: str = r"(?!)", **changes: object
+) -> T:
+    """Load a model of exactly this class, every weight accounted for.
+
+    may_leave: pattern of weights in the files that this class does not use; anything else left over is an error.
+    changes: config values to load it with. Raises PartError naming the weights.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of unused weights; what matters of it is raised below
+    try:
+        model, report = model_class.from_pretrained(name_or_dir, dtype=dtype, output_loading_info=True, **changes)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PartError(f"{name_or_dir}: cannot be loaded ({_first_line(error)})") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    unexpected = [name for name in report["unexpected_keys"] if not re.match(may_leave, name)]
+    complain_of_weights(name_or_dir, report["missing_keys"], unexpected)
+    return model
+
+
+def complain_of_weights(where: object, missing: object, unexpected: object) -> None:
+    """Raise PartError that names missing and unexpected weights, if there are any."""
+    complaints = [
+        f"{len(names)} {what} weights: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected)))
+        if names
+    ]
+    if complaints:
+        raise PartError(f"{where}: {'; '.join(complaints)}; the files do not belong to this config.json")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

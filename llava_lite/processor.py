@@ -1,0 +1,177 @@
+"""The door between people's words and pictures and the model's tensors. Training, chat and benchmarks all pass it.
+
+Each stretch of text between two images is tokenised once, on its own, as the original does; a token is learnt if the
+answer's span holds its last character. What spells a special token in people's own words stays text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import AddedToken, PreTrainedTokenizerBase
+
+from llava_lite.conversation.message import Conversation
+from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt, Span
+from llava_lite.images.loading import load_image
+from llava_lite.images.transform import ImageMode, ImageTransform
+
+IGNORE = -100
+
+
+class ProcessorError(ValueError):
+    """A conversation, tokenizer and template that do not go together."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation as tensors.
+
+    input_ids:    long [T]; each visual token is one `image_token_id`
+    labels:       long [T], aligned with input_ids; IGNORE where nothing is learnt
+    pixel_values: float32 [N, 3, H, W], the tiles of all images in order
+    patch_index:  long [K], for each visual token its row in the table of the N * P projected patches
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    pixel_values: torch.Tensor
+    patch_index: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Encode conversations, decode answers.
+
+    tokenizer: a fast tokenizer with an `<image>` token (see `prepare_tokenizer`)
+    transform: pictures -> tiles; None for a model without a vision tower
+    num_patches: visual tokens of one tile, P
+    bos:       whether a prompt begins with the tokenizer's BOS token
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
+    transform: ImageTransform | None
+    num_patches: int
+    bos: bool
+
+    def __post_init__(self) -> None:
+        end = self.template.end
+        if end.startswith("<") and len(self.tokenizer.encode(end, add_special_tokens=False, split_special_tokens=False)) != 1:
+            raise ProcessorError(
+                f"template {self.template.name!r} ends an answer with {end!r}, which is not a token of this tokenizer; "
+                "choose the template this language model was trained with"
+            )
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that holds a visual token's place; -1 for a model without a vision tower."""
+        return int(self.tokenizer.get_vocab().get(IMAGE_MARK, -1)) if self.transform else -1
+
+    def with_template(self, template: ChatTemplate) -> Processor:
+        return replace(self, template=template)
+
+    def with_image_mode(self, mode: ImageMode) -> Processor:
+        return replace(self, transform=self.transform.with_mode(mode)) if self.transform else self
+
+    def encode(self, conversation: Conversation) -> Example:
+        """Turn a conversation into tensors; one that ends with a question is ready to be answered.
+
+        Raises ConversationError, ImageError or ProcessorError.
+        """
+        prompt = self.template.render(conversation)
+        tiles = [self._tiles(image.source) for _, image in prompt.images]
+        ids, labels = self._tokens(prompt, [len(tile) * self.num_patches for tile in tiles])
+        side = self.transform.size if self.transform else 0
+        pixel_values = torch.cat(tiles) if tiles else torch.zeros(0, 3, side, side)
+        return Example(
+            input_ids=torch.tensor(ids, dtype=torch.long),
+            labels=torch.tensor(labels, dtype=torch.long),
+            pixel_values=pixel_values,
+            patch_index=torch.arange(len(pixel_values) * self.num_patches),
+        )
+
+    def length(self, conversation: Conversation) -> tuple[int, int]:
+        """Return how many tokens and how many learnt tokens a conversation has; opens no image."""
+        prompt = self.template.render(conversation)
+        ids, labels = self._tokens(prompt, [self.num_patches] * len(prompt.images))
+        return len(ids), sum(label != IGNORE for label in labels[1:])
+
+    def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
+        """Return the text of generated ids, special tokens and surrounding white space left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _tiles(self, source: object) -> torch.Tensor:
+        if self.transform is None:
+            raise ProcessorError("the conversation shows an image, but this model has no vision tower")
+        return self.transform(load_image(source))
+
+    def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return ids and labels of a prompt whose images take that many visual tokens each."""
+        learnt = bytearray(len(prompt.text) + 1)
+        for start, end in prompt.answers:
+            learnt[start:end] = b"\1" * (end - start)
+        ids: list[int] = [int(self.tokenizer.bos_token_id)] if self.bos else []
+        labels: list[int] = [IGNORE] * len(ids)
+        start = 0
+        for (mark, mark_end), count in zip(
+            [span for span, _ in prompt.images] + [(len(prompt.text),) * 2], [*visual_tokens, 0], strict=True
+        ):
+            for token, last in self._chunk(prompt, (start, mark)):
+                ids.append(token)
+                labels.append(token if learnt[last] else IGNORE)
+            ids.extend([self.image_token_id] * count)
+            labels.extend([IGNORE] * count)
+            start = mark_end
+        return ids, labels
+
+    def _chunk(self, prompt: Prompt, chunk: Span) -> list[tuple[int, int]]:
+        """Tokenise one stretch of text: (id, position of its last character). Spelled special tokens stay text."""
+        tokens: list[tuple[int, int]] = []
+        start, end = chunk
+        for match in self._special.finditer(prompt.text, start, end):
+            if any(a < match.end() and match.start() < b for a, b in prompt.content):
+                tokens += self._piece(prompt.text, start, match.start(), inside=start > chunk[0])
+                tokens += self._piece(prompt.text, *match.span(), inside=match.start() > chunk[0], literal=True)
+                start = match.end()
+        return tokens + self._piece(prompt.text, start, end, inside=start > chunk[0])
+
+    def _piece(
+        self, text: str, start: int, end: int, *, inside: bool, literal: bool = False
+    ) -> list[tuple[int, int]]:
+        """Tokenise text[start:end]. Inside a chunk, a newline in front keeps sentencepiece's prefix space away."""
+        if start == end:
+            return []
+        lead = "\n" if inside else ""
+        encoding = self.tokenizer(
+            lead + text[start:end],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=literal,
+            verbose=False,
+        )
+        offset = start - len(lead)
+        pairs = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        return [(token, offset + max(b - 1, a)) for token, (a, b) in pairs if max(b - 1, a) >= len(lead)]
+
+    @property
+    def _special(self) -> re.Pattern[str]:
+        words = sorted((str(t) for t in self.tokenizer.get_added_vocab()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, words)))
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, *, image: bool) -> bool:
+    """Give a language model's tokenizer what LLaVA needs: a padding token, and an `<image>` token if it shall see.
+
+    Returns whether the tokenizer itself puts BOS in front of a text (asked before anything is changed).
+    """
+    if not tokenizer.is_fast:
+        raise ProcessorError(f"{tokenizer.name_or_path}: the tokenizer gives no offsets; use a fast tokenizer")
+    bos = bool(tokenizer.bos_token_id is not None and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id])
+    if image and IMAGE_MARK not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(IMAGE_MARK, special=True, normalized=False)])
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return bos

@@ -1,0 +1,150 @@
+"""The files that people run, read and copy: `train/`, `eval/` and `configs/`, in a checkout or inside the wheel.
+
+Also the door they all leave through: `report_mistakes` turns what a user got wrong into a line or two on standard error
+and exit code 2, and leaves every other exception its traceback, for it is a bug.
+"""
+
+import argparse
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from llava_lite.config import Strict
+
+Kind = Literal["train", "eval", "configs"]
+C = TypeVar("C", bound="Strict")
+
+SUFFIXES: dict[Kind, str] = {"train": ".py", "eval": ".py", "configs": ".yaml"}
+INTERRUPTED = 130
+MISTAKE = 2
+
+# torchrun answers a failed process with a traceback of its own and exit code 1; that process has said what was wrong.
+TORCHRUN = """
+import sys
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+try:
+    main()
+except ChildFailedError as error:
+    sys.exit(max(1, error.get_first_failure()[1].exitcode))
+"""
+
+
+class RecipeError(ValueError):
+    """A recipe, an evaluation or a configuration that does not exist, or a copy that would overwrite a file."""
+
+
+def find(kind: Kind, name: str) -> Path:
+    """Return the file of a name as `names` lists it; a suffix (`align.py`, `demo/align.yaml`) may stand."""
+    folder, suffix = _folder(kind), SUFFIXES[kind]
+    known = names(kind)
+    if name.removesuffix(suffix) in known:
+        return folder / f"{name.removesuffix(suffix)}{suffix}"
+    from llava_lite.config import nearest
+
+    word = nearest(name, known)
+    remedy = f"did you mean {word}?" if word else f"there are: {', '.join(known) or 'none'}"
+    raise RecipeError(f"{kind}: nothing is called {name!r}; {remedy}")
+
+
+def names(kind: Kind) -> list[str]:
+    """List what there is: `align`, `finetune`, ... or, for configurations, `demo/align`, ..."""
+    folder, suffix = _folder(kind), SUFFIXES[kind]
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob(f"*{suffix}"))
+
+
+def copy(name: str, target: Path) -> Path:
+    """Copy `train/finetune.py` (or `eval/pope.py`, `configs/demo/align.yaml`) to a new file or into a folder."""
+    kind, _, rest = Path(name).as_posix().partition("/")
+    if kind not in SUFFIXES:
+        raise RecipeError(
+            f"{name!r} should start with train/, eval/ or configs/; `llava-lite list` shows what there is"
+        )
+    source = find(kind, rest)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise RecipeError(f"{target}: is there already; remove it or name another file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target
+
+
+def launch(recipe: Path, arguments: Sequence[str], *, processes: int = 1) -> int:
+    """Run a recipe as its own command would and return its exit code: in this interpreter, or in many with torchrun."""
+    if processes > 1:
+        torchrun = [sys.executable, "-c", TORCHRUN, "--standalone", f"--nproc-per-node={processes}"]
+        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        return subprocess.run([*torchrun, str(recipe), *arguments], env=environment).returncode
+    argv = sys.argv
+    sys.argv = [str(recipe), *arguments]
+    try:
+        runpy.run_path(str(recipe), run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def run(main: Callable[[C], None], config: type[C]) -> None:
+    """Be the `__main__` of a recipe: parse `--config F key=value ... --help`, read the configuration, call `main`."""
+    from llava_lite.config import describe, read_config
+
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [--config F] [key=value ...]",
+        description=sys.modules[main.__module__].__doc__,
+        epilog=f"keys, their types and defaults:\n{describe(config)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, metavar="F", help="a YAML file, see configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="what differs from the file, as optim.lr=1e-5"
+    )
+    options = parser.parse_intermixed_args()
+    with report_mistakes():
+        main(read_config(config, options.config, options.overrides))
+
+
+@contextmanager
+def report_mistakes() -> Iterator[None]:
+    """End the process with exit code 2 and a message, no traceback, at a user's mistake; with 130 at an interruption.
+
+    A mistake is a ValueError of a class that llava_lite defines: each room raises its own. LLAVA_LITE_TRACEBACK=1 shows
+    the traceback all the same.
+    """
+    rank = f"rank {os.environ.get('RANK')}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{rank}interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except ValueError as error:
+        if not any(kind.__module__.partition(".")[0] == "llava_lite" for kind in type(error).__mro__):
+            raise
+        if os.environ.get("LLAVA_LITE_TRACEBACK", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"{rank}error: {_message(error)}", file=sys.stderr)
+        raise SystemExit(MISTAKE) from None
+
+
+def _message(error: ValueError) -> str:
+    # A DataLoader passes a worker's exception on as one of the same class whose text is a traceback and the message.
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    text = str(error)
+    return text.rpartition(name)[2].strip() if "Original Traceback" in text else text
+
+
+def _folder(kind: Kind) -> Path:
+    package = Path(__file__).parent  # the wheel carries the folders inside the package, a checkout has them beside it
+    return package / kind if (package / kind).is_dir() else package.parent / kind

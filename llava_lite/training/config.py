@@ -1,0 +1,79 @@
+"""What every recipe can be told. A recipe adds what is its own: model and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from llava_lite.config import Strict
+
+
+class BatchConfig(Strict):
+    """How many samples a step learns from, and how they are laid out."""
+
+    samples: int = Field(default=128, gt=0)
+    """Samples of one optimiser step, over all ranks."""
+    tokens: int = Field(default=4096, gt=0)
+    """Longest row: packed rows hold at most so many tokens, padded batches at most so many with their padding."""
+    packing: bool = True
+    """Put several samples in one row, exactly kept apart; false: one sample a row, padded."""
+
+
+class OptimConfig(Strict):
+    """AdamW and its schedule."""
+
+    lr: float = Field(default=2e-5, gt=0)
+    """Peak learning rate."""
+    projector_lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the projector; by default `lr`."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the first and second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Not applied to biases and norms."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
+    """Share of the steps in which the rate rises, rounded up to whole steps."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of one step; null: never clipped."""
+
+
+class SaveConfig(Strict):
+    """Checkpoints during a run: `output_dir/step-<n>/`, complete with what resuming needs."""
+
+    every_steps: int | None = Field(default=None, gt=0)
+    """Write one every so many steps; null: none but the one at the start, which proves that saving works."""
+    keep: int = Field(default=1, gt=0)
+    """How many of the newest to keep."""
+
+
+class LogConfig(Strict):
+    """What a run says of itself, on the terminal and in `output_dir/log.jsonl`."""
+
+    every_steps: int = Field(default=1, gt=0)
+    """Write a line every so many steps."""
+
+
+class RunConfig(Strict):
+    """The top level of every recipe's configuration."""
+
+    output_dir: Path
+    """Where the result and the checkpoints go."""
+    seed: int = 42
+    """Of new weights and of the order of samples."""
+    epochs: float = Field(default=1.0, gt=0)
+    """How often each sample is seen."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Stop after so many steps, whatever `epochs` says."""
+    resume: Literal["auto"] | None = None
+    """auto: continue the newest complete checkpoint in output_dir, or start if there is none."""
+    overwrite: bool = False
+    """Delete the run that output_dir holds, and start anew."""
+    batch: BatchConfig = BatchConfig()
+    optim: OptimConfig = OptimConfig()
+    save: SaveConfig = SaveConfig()
+    log: LogConfig = LogConfig()

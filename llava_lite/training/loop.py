@@ -1,0 +1,96 @@
+"""THE loop: steps in, a trained module out, a checkpoint on the way that continues as if nothing had happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from llava_lite.config import dump_config
+from llava_lite.distributed import is_main
+from llava_lite.training.config import RunConfig
+from llava_lite.training.engine import PlainEngine
+from llava_lite.training.progress import RunLog, print_parts
+from llava_lite.training.resume import RunError, read_step, write_step
+
+
+class Step(Protocol):
+    """This rank's share of one optimiser step (see `data.loader.Step`)."""
+
+    @property
+    def batches(self) -> Sequence[Mapping[str, torch.Tensor]]: ...
+    @property
+    def num_targets(self) -> int: ...
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def tokens(self) -> Mapping[str, int]: ...
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+
+def fit(
+    engine: PlainEngine,
+    read_steps: Callable[[int], Iterator[Step]],
+    config: RunConfig,
+    *,
+    num_samples: int,
+    save: Callable[[Path], None],
+    start_from: Path | None = None,
+) -> None:
+    """Train to the end of the schedule.
+
+    read_steps: yields the steps from a given one on; num_samples: size of the data set; save: writes a checkpoint into
+    a folder; start_from: the step folder to continue, whose weights the module already holds.
+    Raises RunError on a loss that is not a number, naming the records of its step.
+    """
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    if is_main():
+        (config.output_dir / "train.yaml").write_text(dump_config(config), encoding="utf-8")
+    run = {
+        "seed": config.seed,
+        "num_samples": num_samples,
+        "batch.samples": config.batch.samples,
+        "num_steps": engine.num_steps,
+    }
+
+    def checkpoint(step: int) -> None:
+        state = engine.state()
+        write_step(config.output_dir, step, save=save, optimizer=state, run=run, keep=config.save.keep)
+
+    start = 0
+    if start_from is None:
+        checkpoint(0)  # saving is tried now, not for the first time after ten hours
+    else:
+        start, state = read_step(start_from, run)
+        engine.load_state(state)
+    print_parts(engine.describe())
+    log = RunLog(
+        config.output_dir / "log.jsonl", start=start, num_steps=engine.num_steps, every_steps=config.log.every_steps
+    )
+    with log:
+        began = time.perf_counter()
+        for number, step in enumerate(read_steps(start), start=start):
+            waited = time.perf_counter() - began
+            result = engine.train_step(number, step.batches, step.num_targets)
+            if not math.isfinite(result.loss):
+                raise RunError(
+                    f"the loss of step {number + 1} is {result.loss}; its records: {', '.join(step.ids[:20])}; "
+                    "look at them, or lower optim.lr; the checkpoints are from before"
+                )
+            seconds = time.perf_counter() - began
+            log.step(
+                number + 1,
+                result,
+                seconds=seconds,
+                waited=waited,
+                num_samples=step.num_samples,
+                tokens=step.tokens,
+            )
+            if config.save.every_steps and (number + 1) % config.save.every_steps == 0:
+                checkpoint(number + 1)
+            began = time.perf_counter()

@@ -1,0 +1,87 @@
+"""Stage one, align: teach the projector to say an image in the language model's words, on caption pairs.
+
+Vision tower and language model are frozen; only the projector learns. LLaVA-1.5: 558K captions, one epoch, 256 samples
+a step, learning rate 1e-3. The prompt is the image alone, the answer its caption (template `plain`).
+
+    llava-lite train align --config configs/demo/align.yaml
+    python train/align.py --config configs/llava-1.5-7b/align.yaml data.path=blip_laion_cc_sbu_558k.json
+    torchrun --nproc-per-node 8 train/align.py --config configs/llava-1.5-7b/align.yaml
+"""
+
+import torch
+
+from llava_lite import distributed
+from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.parts import Parts, assemble
+from llava_lite.config import Strict
+from llava_lite.conversation.families import find_template
+from llava_lite.data.dataset import DataConfig, InstructionDataset, InstructionSteps
+from llava_lite.data.loader import LoaderConfig, read_steps
+from llava_lite.data.sampler import Order
+from llava_lite.images.transform import ImageMode
+from llava_lite.recipes import run
+from llava_lite.training.config import RunConfig
+from llava_lite.training.engine import PlainEngine
+from llava_lite.training.loop import fit
+from llava_lite.training.resume import find_start, is_finished
+
+
+class ModelConfig(Strict):
+    """The parts to join, each a folder or a hub id."""
+
+    vision_tower: str
+    """A CLIP vision tower."""
+    language_model: str
+    """A causal language model."""
+    projector: str = "mlp2x_gelu"
+    """linear or mlp<N>x_gelu."""
+    vision_feature_layer: int = -2
+    """Which hidden state of the tower is projected; the layers above it are not run."""
+    image_mode: ImageMode = "crop"
+    """How a picture becomes a square: crop, as the original in this stage, or pad."""
+    template: str | None = None
+    """Chat template for asking the result; by default the one of the language model's family."""
+
+
+class Config(RunConfig):
+    """Stage one."""
+
+    model: ModelConfig
+    data: DataConfig
+    loader: LoaderConfig = LoaderConfig()
+
+
+def main(config: Config) -> None:
+    """Align, and write the projector to output_dir."""
+    distributed.start()
+    if is_finished(config):
+        return distributed.logger.info("%s is finished; nothing to do", config.output_dir)
+    start_from = find_start(config)
+
+    parts = Parts(**config.model.model_dump())
+    torch.manual_seed(config.seed)
+    if start_from is None:
+        model, processor = assemble(parts, dtype=distributed.dtype())
+    else:
+        model, processor = load(start_from, dtype=distributed.dtype())
+    model.to(distributed.device()).train_only(["projector"])
+
+    dataset = InstructionDataset(config.data, processor.with_template(find_template("plain")))
+    order = Order(len(dataset), config.batch.samples, config.seed, config.epochs, config.max_steps)
+    steps = InstructionSteps(dataset, order, row_tokens=config.batch.tokens, packing=config.batch.packing)
+
+    fit(
+        PlainEngine(model, config.optim, num_steps=steps.num_steps),
+        lambda first: read_steps(steps, first, config.loader),
+        config,
+        num_samples=len(dataset),
+        save=lambda folder: save(folder, model, processor, parts=parts),
+        start_from=start_from,
+    )
+    if distributed.is_main():
+        save(config.output_dir, model, processor, parts=parts)
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,102 @@
+"""Stage two, finetune: teach projector and language model, end to end, to follow visual instructions.
+
+The vision tower stays frozen. LLaVA-1.5: 665K conversations, one epoch, 128 samples a step, learning rate 2e-5. With
+`train: [language_model]` and no vision tower, the same recipe trains a language model on text alone.
+
+    llava-lite train finetune --config configs/demo/finetune.yaml
+    python train/finetune.py --config configs/llava-1.5-7b/finetune.yaml model.checkpoint=runs/llava-1.5-7b/align
+    torchrun --nproc-per-node 8 train/finetune.py --config configs/llava-1.5-7b/finetune.yaml
+"""
+
+import torch
+
+from llava_lite import distributed
+from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
+from llava_lite.config import Strict
+from llava_lite.conversation.families import find_template
+from llava_lite.data.dataset import DataConfig, InstructionDataset, InstructionSteps
+from llava_lite.data.loader import LoaderConfig, read_steps
+from llava_lite.data.sampler import Order
+from llava_lite.images.transform import ImageMode
+from llava_lite.models.llava import Llava, Part
+from llava_lite.processor import Processor
+from llava_lite.recipes import run
+from llava_lite.training.config import RunConfig
+from llava_lite.training.engine import PlainEngine
+from llava_lite.training.loop import fit
+from llava_lite.training.resume import find_start, is_finished
+
+
+class ModelConfig(Strict):
+    """What to start from: a checkpoint, or parts with a new projector."""
+
+    checkpoint: str | None = None
+    """An align result or any other checkpoint folder."""
+    vision_tower: str | None = None
+    """Without a checkpoint: a CLIP vision tower; none for text alone. With one: where its tower is now."""
+    language_model: str | None = None
+    """Without a checkpoint: a causal language model. With one: where its language model is now."""
+    projector: str = "mlp2x_gelu"
+    """Without a checkpoint: linear or mlp<N>x_gelu."""
+    vision_feature_layer: int = -2
+    """Without a checkpoint: which hidden state of the tower is projected."""
+    image_mode: ImageMode = "pad"
+    """How a picture becomes a square: pad with the mean colour, or crop."""
+    template: str | None = None
+    """Chat template to train; by default the checkpoint's, or that of the language model's family."""
+
+
+class Config(RunConfig):
+    """Stage two."""
+
+    train: tuple[Part, ...] = ("projector", "language_model")
+    """The parts that learn."""
+    model: ModelConfig
+    data: DataConfig
+    loader: LoaderConfig = LoaderConfig()
+
+
+def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
+    """Open the checkpoint, or join the parts."""
+    dtype = distributed.dtype()
+    if config.checkpoint is None:
+        if config.language_model is None:
+            raise CheckpointError("nothing to start from; set model.checkpoint or model.language_model")
+        return assemble(Parts(**config.model_dump(exclude={"checkpoint"})), dtype=dtype)
+    where = {"vision_tower": config.vision_tower, "language_model": config.language_model}
+    model, processor = load(config.checkpoint, dtype=dtype, **where)
+    processor = processor.with_image_mode(config.image_mode)
+    return model, processor.with_template(find_template(config.template)) if config.template else processor
+
+
+def main(config: Config) -> None:
+    """Finetune, and write the whole model to output_dir."""
+    distributed.start()
+    if is_finished(config):
+        return distributed.logger.info("%s is finished; nothing to do", config.output_dir)
+    start_from = find_start(config)
+
+    torch.manual_seed(config.seed)
+    model, processor = load(start_from, dtype=distributed.dtype()) if start_from else start_model(config.model)
+    model.to(distributed.device()).train_only(config.train)
+
+    dataset = InstructionDataset(config.data, processor)
+    order = Order(len(dataset), config.batch.samples, config.seed, config.epochs, config.max_steps)
+    steps = InstructionSteps(dataset, order, row_tokens=config.batch.tokens, packing=config.batch.packing)
+
+    fit(
+        PlainEngine(model, config.optim, num_steps=steps.num_steps),
+        lambda first: read_steps(steps, first, config.loader),
+        config,
+        num_samples=len(dataset),
+        save=lambda folder: save(folder, model, processor),
+        start_from=start_from,
+    )
+    if distributed.is_main():
+        save(config.output_dir, model, processor)
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    run(main, Config)
