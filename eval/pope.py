@@ -22,16 +22,7 @@ from pathlib import Path
 
 import llava_lite
 from llava_lite.conversation.message import Conversation
-from llava_lite.evaluation.benchmark import (
-    Answer,
-    Benchmark,
-    EvaluationError,
-    Question,
-    Scores,
-    first_existing,
-    join,
-    read_rows,
-)
+from llava_lite.evaluation.benchmark import Answer, Benchmark, EvaluationError, Question, Scores, join, read_rows
 from llava_lite.evaluation.metrics import Confusion, accuracy, by_kind
 from llava_lite.evaluation.runner import main
 from llava_lite.recipes import report_mistakes
@@ -51,15 +42,16 @@ class Pope(Benchmark):
         rows = read_rows(path, {"question_id": (int, str), "image": str, "text": str, "category": str})
         labels = {category: self._labels(path.parent, category) for category in {row["category"] for row in rows}}
         times = Counter(row["question_id"] for row in rows)
+        places = [data / place for place in ("pope/val2014", "val2014", "pope/images", "images")]
+        images = next((place for place in places if place.is_dir()), places[-1])
         questions = []
         for row in rows:
             number, category, name = row["question_id"], row["category"], row["image"]
             label = labels[category].get((name, asked(row["text"])))
             if label is None:
                 raise EvaluationError(f"{path}: question {number} ({category}) has no label; are both files complete?")
-            image = first_existing(*(data / place / name for place in ("pope/val2014", "val2014", "images")))
             id = number if times[number] == 1 else f"{category}/{number}"  # some files count anew in every category
-            questions.append(Question(id, Conversation().ask(row["text"], [image]), (label,), category))
+            questions.append(Question(id, Conversation().ask(row["text"], [images / name]), (label,), category))
         return questions
 
     def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Scores:

@@ -52,13 +52,15 @@ def _options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the world, the models and the report.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the world, the models and the report.  [default: runs/demo]")
+    ] = None,
     short: Annotated[bool, typer.Option("--short", help="Train just long enough to see that everything runs.")] = False,
 ) -> None:
     """Train and measure everything on the demo world."""
     from llava_lite.demo.build import build_demo
 
-    build_demo(out=out, short=short)
+    build_demo(out=out or Path("runs/demo-short" if short else "runs/demo"), short=short)
 
 
 # `train align --help` is answered by the recipe, which knows its keys.

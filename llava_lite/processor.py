@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from llava_lite.conversation.message import Conversation
-from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt, Span
+from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt
 from llava_lite.images.loading import load_image
 from llava_lite.images.transform import ImageMode, ImageTransform
 
@@ -58,8 +59,11 @@ class Processor:
     bos: bool
 
     def __post_init__(self) -> None:
-        end = self.template.end
-        if end.startswith("<") and len(self.tokenizer.encode(end, add_special_tokens=False, split_special_tokens=False)) != 1:
+        tokens = self.tokenizer.get_added_vocab()
+        if self.transform and IMAGE_MARK not in tokens:
+            raise ProcessorError(f"the tokenizer has no {IMAGE_MARK} token; pass it through prepare_tokenizer first")
+        end = self.template.end.strip()
+        if end.startswith("<") and end not in tokens:
             raise ProcessorError(
                 f"template {self.template.name!r} ends an answer with {end!r}, which is not a token of this tokenizer; "
                 "choose the template this language model was trained with"
@@ -68,7 +72,7 @@ class Processor:
     @property
     def image_token_id(self) -> int:
         """The id that holds a visual token's place; -1 for a model without a vision tower."""
-        return int(self.tokenizer.get_vocab().get(IMAGE_MARK, -1)) if self.transform else -1
+        return int(self.tokenizer.get_added_vocab()[IMAGE_MARK]) if self.transform else -1
 
     def with_template(self, template: ChatTemplate) -> Processor:
         return replace(self, template=template)
@@ -81,7 +85,7 @@ class Processor:
 
         Raises ConversationError, ImageError or ProcessorError.
         """
-        prompt = self.template.render(conversation)
+        prompt = self._render(conversation)
         tiles = [self._tiles(image.source) for _, image in prompt.images]
         ids, labels = self._tokens(prompt, [len(tile) * self.num_patches for tile in tiles])
         side = self.transform.size if self.transform else 0
@@ -94,14 +98,26 @@ class Processor:
         )
 
     def length(self, conversation: Conversation) -> tuple[int, int]:
-        """Return how many tokens and how many learnt tokens a conversation has; opens no image."""
-        prompt = self.template.render(conversation)
+        """Return how many tokens and how many learnt tokens a conversation has; opens no image.
+
+        Raises ConversationError or ProcessorError.
+        """
+        prompt = self._render(conversation)
         ids, labels = self._tokens(prompt, [self.num_patches] * len(prompt.images))
         return len(ids), sum(label != IGNORE for label in labels[1:])
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the text of generated ids, special tokens and surrounding white space left out."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)).strip()
+
+    def _render(self, conversation: Conversation) -> Prompt:
+        prompt = self.template.render(conversation)
+        try:
+            prompt.text.encode()
+        except UnicodeEncodeError as error:
+            before = prompt.text[max(0, error.start - 20) : error.start]
+            raise ProcessorError(f"half a character (a lone surrogate) after {before!r}; remove it") from None
+        return prompt
 
     def _tiles(self, source: object) -> torch.Tensor:
         if self.transform is None:
@@ -110,38 +126,37 @@ class Processor:
 
     def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return ids and labels of a prompt whose images take that many visual tokens each."""
+        tokens: list[tuple[int, int]] = []
+        start = 0
+        for ((mark, end), _), count in zip(prompt.images, visual_tokens, strict=True):
+            tokens += self._chunk(prompt, start, mark) + [(self.image_token_id, mark)] * count
+            start = end
+        tokens += self._chunk(prompt, start, len(prompt.text))
         learnt = bytearray(len(prompt.text) + 1)
         for start, end in prompt.answers:
             learnt[start:end] = b"\1" * (end - start)
-        ids: list[int] = [int(self.tokenizer.bos_token_id)] if self.bos else []
-        labels: list[int] = [IGNORE] * len(ids)
-        start = 0
-        for (mark, mark_end), count in zip(
-            [span for span, _ in prompt.images] + [(len(prompt.text),) * 2], [*visual_tokens, 0], strict=True
-        ):
-            for token, last in self._chunk(prompt, (start, mark)):
-                ids.append(token)
-                labels.append(token if learnt[last] else IGNORE)
-            ids.extend([self.image_token_id] * count)
-            labels.extend([IGNORE] * count)
-            start = mark_end
+        bos = [int(self.tokenizer.bos_token_id)] if self.bos else []
+        ids = bos + [token for token, _ in tokens]
+        labels = [IGNORE] * len(bos) + [token if learnt[last] else IGNORE for token, last in tokens]
         return ids, labels
 
-    def _chunk(self, prompt: Prompt, chunk: Span) -> list[tuple[int, int]]:
-        """Tokenise one stretch of text: (id, position of its last character). Spelled special tokens stay text."""
+    def _chunk(self, prompt: Prompt, start: int, end: int) -> list[tuple[int, int]]:
+        """Tokenise a stretch of text between images; what spells a special token in people's words is cut out."""
         tokens: list[tuple[int, int]] = []
-        start, end = chunk
+        first = start
         for match in self._special.finditer(prompt.text, start, end):
             if any(a < match.end() and match.start() < b for a, b in prompt.content):
-                tokens += self._piece(prompt.text, start, match.start(), inside=start > chunk[0])
-                tokens += self._piece(prompt.text, *match.span(), inside=match.start() > chunk[0], literal=True)
+                tokens += self._piece(prompt.text, start, match.start(), inside=start > first)
+                tokens += self._piece(prompt.text, *match.span(), inside=match.start() > first, literal=True)
                 start = match.end()
-        return tokens + self._piece(prompt.text, start, end, inside=start > chunk[0])
+        return tokens + self._piece(prompt.text, start, end, inside=start > first)
 
-    def _piece(
-        self, text: str, start: int, end: int, *, inside: bool, literal: bool = False
-    ) -> list[tuple[int, int]]:
-        """Tokenise text[start:end]. Inside a chunk, a newline in front keeps sentencepiece's prefix space away."""
+    def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> list[tuple[int, int]]:
+        """Tokenise text[start:end]: (id, position of its last character) of each token.
+
+        Inside a chunk, a newline in front keeps sentencepiece's prefix space away. A tokenizer that would join this
+        newline with what follows has no such space, and gets none in front.
+        """
         if start == end:
             return []
         lead = "\n" if inside else ""
@@ -152,14 +167,17 @@ class Processor:
             split_special_tokens=literal,
             verbose=False,
         )
+        if any(a < len(lead) < b for a, b in encoding["offset_mapping"]):
+            return self._piece(text, start, end, inside=False, literal=literal)
         offset = start - len(lead)
         pairs = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
         return [(token, offset + max(b - 1, a)) for token, (a, b) in pairs if max(b - 1, a) >= len(lead)]
 
-    @property
+    @cached_property
     def _special(self) -> re.Pattern[str]:
-        words = sorted((str(t) for t in self.tokenizer.get_added_vocab()), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, words)))
+        """What spells a special token; the longest first."""
+        words = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, words)) or r"(?!)")
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, *, image: bool) -> bool:
@@ -170,7 +188,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, *, image: bool) -> boo
     if not tokenizer.is_fast:
         raise ProcessorError(f"{tokenizer.name_or_path}: the tokenizer gives no offsets; use a fast tokenizer")
     bos = bool(tokenizer.bos_token_id is not None and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id])
-    if image and IMAGE_MARK not in tokenizer.get_vocab():
+    if image and IMAGE_MARK not in tokenizer.get_added_vocab():
         tokenizer.add_tokens([AddedToken(IMAGE_MARK, special=True, normalized=False)])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

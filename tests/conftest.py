@@ -46,10 +46,16 @@ def vicuna_dir(lm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_vicuna(folder: Path, lm_dir: Path, *, legacy: bool) -> Path:
-    """Lay a language model out as lmsys/vicuna-7b-v1.5 is, with a BPE tokenizer whose words fall into several pieces."""
+    """Lay a language model out as lmsys/vicuna-7b-v1.5 is, with BPE, so that words fall into several pieces."""
     text = folder / "text.txt"
-    words = [f"the {color} {shape} USER: ASSISTANT: what is left of it?" for color in ("red", "blue") for shape in ("cat", "dog")]
-    text.write_text("\n".join(words * 50 + ["A chat between a curious user and an artificial intelligence assistant."] * 20))
+    words = [
+        f"the {color} {shape} USER: ASSISTANT: what is left of it?"
+        for color in ("red", "blue")
+        for shape in ("cat", "dog")
+    ]
+    text.write_text(
+        "\n".join(words * 50 + ["A chat between a curious user and an artificial intelligence assistant."] * 20)
+    )
     sentencepiece.SentencePieceTrainer.train(
         input=str(text),
         model_prefix=str(folder / "tokenizer"),

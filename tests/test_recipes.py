@@ -125,7 +125,7 @@ def test_a_recipe_reads_its_file_and_its_overrides_in_any_order(toy: Path) -> No
     file = toy.with_name("toy.yaml")
     file.write_text("steps: 7\n")
     assert "counts to 7" in python(str(toy), "bug=no", "--config", str(file)).stdout
-    assert "counts to 8" in python(str(toy), "--config", str(file), "steps=8").stdout
+    assert "counts to 8" in python(str(toy), "bug=no", "--config", str(file), "steps=8").stdout
 
 
 def test_the_help_of_a_recipe_shows_its_docstring_and_its_keys(toy: Path) -> None:

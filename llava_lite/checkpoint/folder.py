@@ -227,5 +227,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         try:
             weights |= load_file(folder / name)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder / name}: cannot be read ({error}); the file is missing or damaged") from None
+            raise CheckpointError(
+                f"{folder / name}: cannot be read ({error}); the file is missing or damaged"
+            ) from None
     return weights

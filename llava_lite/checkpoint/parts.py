@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from llava_lite.conversation.families import find_template
 from llava_lite.images.transform import ImageMode, ImageTransform
@@ -116,7 +116,7 @@ def find_parts(record: dict[str, object], folder: Path, **instead: str | None) -
 def _hash_weights(part: str) -> dict[str, str]:
     """SHA-256 of each weight file of a folder or hub id, by file name."""
     try:
-        folder = Path(part) if Path(part).is_dir() else Path(cached_file(part, "config.json")).parent
+        folder = Path(part) if Path(part).is_dir() else Path(str(cached_file(part, "config.json"))).parent
     except OSError:
         raise CheckpointError(f"{part}: neither a folder nor a hub id that can be reached") from None
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))

@@ -52,8 +52,6 @@ def native_config(model: Llava) -> LlavaConfig:
         tie_word_embeddings=bool(text_config.tie_word_embeddings),
         architectures=["LlavaForConditionalGeneration"],
         dtype=model.language_model.dtype,
-        bos_token_id=text_config.bos_token_id,
-        eos_token_id=text_config.eos_token_id,
     )
 
 

@@ -1,1 +1,1 @@
-"""Records on disk to batches of tensors: which samples form a step, how they are packed, and nothing lost on the way."""
+"""Records on disk to batches of tensors: which samples form a step, how they are packed, nothing lost on the way."""

@@ -7,14 +7,16 @@ pictures of the same thing are not pushed apart.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os.path
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from llava_lite.conversation.message import ConversationError
 from llava_lite.data.dataset import DataConfig
 from llava_lite.data.loader import Step
-from llava_lite.data.sample import SampleError, read_records
+from llava_lite.data.sample import SampleError, place_image, read_records, record_id
 from llava_lite.data.sampler import Order
 from llava_lite.images.loading import ImageError, load_image
 from llava_lite.images.transform import ImageTransform
@@ -32,18 +34,20 @@ class CaptionDataset:
         return len(self.records)
 
     def _check(self, record: dict, number: int) -> dict:
-        name = f"sample {record.get('id', number)} ({self.source})"
+        sample_id = record_id(record, number)
+        name = f"sample {sample_id} ({self.source})"
         image, captions = record.get("image"), record.get("captions")
         if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c for c in captions):
             raise SampleError(f"{name}: no `captions`; give a list of texts, at least one")
-        if not isinstance(image, str):
+        if not isinstance(image, str) or not image:
             raise SampleError(f"{name}: no `image`; give one path below data.image_dir")
-        if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
-            raise SampleError(f"{name}: image {image!r} leads out of the image folder")
-        path = self.image_dir / image
-        if not path.is_file():
+        try:
+            path = place_image(image, self.image_dir)
+        except ConversationError as error:
+            raise SampleError(f"{name}: {error}") from None
+        if not os.path.isfile(path):
             raise SampleError(f"{name}: no image file {path}; check data.image_dir={self.image_dir}")
-        return {"id": str(record.get("id", number)), "name": name, "path": path, "captions": captions}
+        return {"id": sample_id, "name": name, "path": path, "captions": captions}
 
 
 class CaptionSteps:
@@ -56,6 +60,7 @@ class CaptionSteps:
         self.order = order
         self.transform = transform
         self.tokenizer = tokenizer
+        self._check_lengths()
 
     @property
     def num_steps(self) -> int:
@@ -83,6 +88,16 @@ class CaptionSteps:
             tokens={"text": int(text["attention_mask"].sum()), "pairs": len(records)},
             ids=[record["id"] for record in records],
         )
+
+    def _check_lengths(self) -> None:
+        """Refuse a caption that the text tower has no position for, before the first step instead of in the middle."""
+        for record in self.dataset.records:
+            longest = max(map(len, self.tokenizer(record["captions"], verbose=False)["input_ids"]))
+            if longest > self.tokenizer.model_max_length:
+                raise SampleError(
+                    f"{record['name']}: a caption of {longest} tokens, but the text tower reads at most "
+                    f"{self.tokenizer.model_max_length}; shorten it"
+                )
 
     def _tiles(self, path: Path, name: str) -> torch.Tensor:
         try:

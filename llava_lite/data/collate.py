@@ -1,8 +1,8 @@
 """Examples to one batch. Packed: several Examples in one row, positions restarting. Padded: one Example a row.
 
-    packed   [ a a a a b b c c c ]  positions 0 1 2 3 0 1 0 1 2
-    padded   [ a a a a ]            positions 0 1 2 3
-             [ b b . . ]                      0 1 2 3
+packed   [ a a a a b b c c c ]  positions 0 1 2 3 0 1 0 1 2
+padded   [ a a a a ]            positions 0 1 2 3
+         [ b b . . ]                      0 1 2 3
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os.path
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -40,7 +43,7 @@ class InstructionDataset:
         self.records = read_records(config.path)
         self.lengths: list[int] = []
         console = Console(stderr=True, quiet=not distributed.is_main())
-        for number in track(range(len(self)), description=f"checking {self.path.name}", console=console, transient=True):
+        for number in track(range(len(self)), f"checking {self.path.name}", console=console, transient=True):
             self.lengths.append(self._check(self.sample(number)))
 
     def __len__(self) -> int:
@@ -48,9 +51,7 @@ class InstructionDataset:
 
     def sample(self, number: int) -> Sample:
         """Read one record."""
-        return read_sample(
-            self.records[number], source=self.path.name, number=number, image_dir=self.image_dir
-        )
+        return read_sample(self.records[number], source=self.path.name, number=number, image_dir=self.image_dir)
 
     def example(self, number: int) -> Example:
         """Encode one record, opening its images. Raises SampleError that names it."""
@@ -63,16 +64,16 @@ class InstructionDataset:
     def _check(self, sample: Sample) -> int:
         """Return the sample's length in tokens, or raise SampleError."""
         for image in sample.conversation.images:
-            if not Path(str(image.source)).is_file():
+            if not os.path.isfile(str(image.source)):  # unlike Path.is_file, False for every name that cannot be
                 raise SampleError(f"{sample.name}: no image file {image.source}; check data.image_dir={self.image_dir}")
         if sample.conversation.images and self.processor.transform is None:
             raise SampleError(f"{sample.name}: has an image, but the model has no vision tower; set model.vision_tower")
         try:
             length, num_learnt = self.processor.length(sample.conversation)
-        except ConversationError as error:
+        except (ConversationError, ProcessorError) as error:
             raise SampleError(f"{sample.name}: {error}") from None
         if num_learnt == 0:
-            raise SampleError(f"{sample.name}: nothing in it would be learnt; its answers have no token")
+            raise SampleError(f"{sample.name}: its answers have no token to learn; write them out")
         return length
 
 
@@ -111,7 +112,8 @@ class InstructionSteps:
 
     def _read(self, rows: Sequence[Sequence[int]]) -> Step:
         processor = self.dataset.processor
-        batches, tokens = [], Counter(text=0, image=0, learnt=0)
+        batches: list[Mapping[str, torch.Tensor]] = []
+        tokens = Counter(text=0, image=0, learnt=0)
         for row in rows:
             examples = [self.dataset.example(i) for i in row]
             batch = collate(
@@ -120,7 +122,7 @@ class InstructionSteps:
                 packed=self.packing,
                 tile_size=processor.transform.size if processor.transform else 0,
             )
-            batches.append(batch)
+            batches.append(cast("Mapping[str, torch.Tensor]", batch))  # a TypedDict is one, but mypy does not say so
             num_image = sum(len(example.patch_index) for example in examples)
             tokens["image"] += num_image
             tokens["text"] += sum(len(example.input_ids) for example in examples) - num_image

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from llava_lite.config import Strict
+from llava_lite.data.sample import SampleError
 
 
 class LoaderConfig(Strict):
@@ -52,9 +53,10 @@ def read_steps(source: StepSource, start: int, config: LoaderConfig) -> Iterator
         sampler=range(start, source.num_steps),
         num_workers=config.workers,
         prefetch_factor=2 if config.workers else None,
+        generator=torch.Generator(),  # else it draws a seed from the global one, and a resumed run is another
     )
     for item in loader:
-        if isinstance(item, Exception):
+        if isinstance(item, SampleError):
             raise item
         yield item
 
@@ -63,8 +65,8 @@ class _Steps(Dataset):
     def __init__(self, source: StepSource) -> None:
         self.source = source
 
-    def __getitem__(self, number: int) -> Step | Exception:
+    def __getitem__(self, number: int) -> Step | SampleError:
         try:
             return self.source.make(number)
-        except ValueError as error:
+        except SampleError as error:
             return error

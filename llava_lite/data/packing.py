@@ -16,15 +16,11 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     bins: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (space left, bin), sorted
-    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[item] > capacity:
-            raise ValueError(f"item {item} has length {lengths[item]}, more than a bin of {capacity}")
+    for item in _largest_first(lengths, capacity):
         place = bisect_left(free, (lengths[item], -1))
         if place == len(free):
+            free.append((capacity, len(bins)))  # in order: the other bins have less space than this item needs
             bins.append([])
-            free.append((capacity, len(bins) - 1))
-            free.sort()
-            place = bisect_left(free, (lengths[item], -1))
         space, number = free.pop(place)
         bins[number].append(item)
         insort(free, (space - lengths[item], number))
@@ -32,12 +28,24 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def group(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Cut items, sorted by length, into groups whose padded size (items x longest) fits `capacity`."""
+    """Cut items, sorted by length, into groups whose padded size (items x longest) fits `capacity`.
+
+    Order and error are those of `pack`.
+
+        capacity 8, lengths 5 4 3 3 1  ->  [5] [4 3] [3 1]
+    """
     groups: list[list[int]] = []
-    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for item in _largest_first(lengths, capacity):
         longest = lengths[groups[-1][0]] if groups else 0
         if groups and (len(groups[-1]) + 1) * longest <= capacity:
             groups[-1].append(item)
         else:
             groups.append([item])
     return groups
+
+
+def _largest_first(lengths: Sequence[int], capacity: int) -> list[int]:
+    items = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if items and lengths[items[0]] > capacity:
+        raise ValueError(f"item {items[0]} has length {lengths[items[0]]}, more than the capacity of {capacity}")
+    return items

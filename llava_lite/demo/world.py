@@ -143,7 +143,8 @@ def _paint_all(folder: Path, prefix: str, scenes: list[Scene], generator: Random
 
 
 def _contrastive(image: str, scene: Scene) -> dict:
-    return {"id": Path(image).stem, "image": image, "captions": [f"a {thing.name}" for thing in scene]}
+    """Each thing with its place and without: the first teaches where things are, the second what they are."""
+    return {"id": Path(image).stem, "image": image, "captions": [f"a {thing.name}" for thing in scene] + facts(scene)}
 
 
 def _captioned(image: str, scene: Scene, generator: Random) -> dict:

@@ -98,11 +98,6 @@ class Benchmark(ABC):
         raise EvaluationError(f"{self.name}: {expected} is missing; get it from {self.source}")
 
 
-def first_existing(*paths: Path) -> Path:
-    """Choose the first path that is a file, else the first: whether it is there is asked when it is needed."""
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
 def join(questions: Sequence[Question], answers: Sequence[Answer]) -> list[tuple[Question, str]]:
     """Pair each answered question with its answer, in the order of the questions.
 

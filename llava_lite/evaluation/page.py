@@ -19,6 +19,7 @@ PICTURE_SIZE = 336
 MAX_PNG_BYTES = 40_000
 CHART_WIDTH, VALUE_WIDTH, BAR_HEIGHT = 360, 36, 13
 CHARACTER_WIDTH, MAX_LABEL = 6.2, 22
+LONG_LINE = 40
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf8; --card: #fff; --ink: #22252a; --quiet: #6a6f78; --line: #e2dfd9;
@@ -38,7 +39,8 @@ p { margin: .25rem 0; max-width: 46rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-th { color: var(--quiet); font-weight: 500; font-size: .9rem; }
+th { color: var(--quiet); font-weight: 500; font-size: .9rem; white-space: normal; }
+@media (max-width: 30rem) { th, td { padding-right: .55rem; font-size: .9rem; } }
 tbody tr:last-child td { font-weight: 600; border-bottom: 0; }
 svg { display: block; width: 100%; max-width: 29rem; height: auto; }
 svg text { fill: var(--ink); font: 11px system-ui, sans-serif; } svg .label { fill: var(--quiet); }
@@ -56,6 +58,7 @@ svg text { fill: var(--ink); font: 11px system-ui, sans-serif; } svg .label { fi
 .card p { margin: 0 0 .5rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .card dl { display: grid; grid-template-columns: auto 1fr; gap: .15rem .75rem; margin: 0; font-size: .95rem; }
 .card dt { color: var(--quiet); } .card dd { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+.card .stacked { display: block; } .card .stacked dt { font-size: .85rem; } .card .stacked dd { margin-bottom: .4rem; }
 .mark { float: right; margin-left: .75rem; font-weight: 600; font-size: .85rem; }
 .right { color: var(--right); } .wrong { color: var(--wrong); } .partly { color: var(--partly); }
 """
@@ -165,10 +168,12 @@ def _render_card(card: Card) -> str:
         except ImageError as error:  # answers can be scored where the pictures are not at hand
             picture = f'<p class="missing quiet">{escape(str(error))}</p>'
     verdict, words = card.verdict
+    stacked = ' class="stacked"' if any(len(text) > LONG_LINE for _, text in card.lines) else ""
     lines = "".join(f"<dt>{escape(who)}</dt><dd>{escape(text) or '—'}</dd>" for who, text in card.lines)
     return (
         f'<article class="card{small}">{picture}<div><span class="mark {verdict}">{escape(words)}</span>'
-        f'<p class="quiet">{escape(card.kind)}</p><p>{escape(card.question)}</p><dl>{lines}</dl></div></article>'
+        f'<p class="quiet">{escape(card.kind)}</p><p>{escape(card.question)}</p>'
+        f"<dl{stacked}>{lines}</dl></div></article>"
     )
 
 

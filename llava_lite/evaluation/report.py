@@ -35,7 +35,8 @@ def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mod
             note=f"Up to {CARDS_A_KIND} of each kind, half of them wrong where some are: not a fair sample.",
         ),
     ]
-    return page(f"{origin.benchmark} · {origin.model}", parts, intro=intro, warning=_warning(summary))
+    warning = f"Not a result. {summary.partial} answered." if summary.partial else ""
+    return page(f"{origin.benchmark} · {origin.model}", parts, intro=intro, warning=warning)
 
 
 def bars(summary: Summary) -> Bars:
@@ -59,11 +60,6 @@ def sample(questions: Sequence[Question], scores: Scores) -> list[Question]:
     return chosen
 
 
-def _spread(questions: Sequence[Question], count: int) -> list[Question]:
-    """Choose up to `count`, evenly over all: neighbours in a file often share an image."""
-    return list(questions[:: max(1, len(questions) // count)][:count]) if count else []
-
-
 def card(question: Question, scores: Scores, texts: Mapping[Mode, Mapping[QuestionId, str]], mode: Mode) -> Card:
     """Show one question with the first of its images."""
     lines = [("answer", texts[mode][question.id]), ("correct", "\n".join(question.correct))]
@@ -81,5 +77,6 @@ def card(question: Question, scores: Scores, texts: Mapping[Mode, Mapping[Questi
     )
 
 
-def _warning(summary: Summary) -> str:
-    return "" if summary.complete else f"Not a result: {summary.title.rpartition(' · ')[2]} answered."
+def _spread(questions: Sequence[Question], count: int) -> list[Question]:
+    """Choose up to `count`, evenly over all: neighbours in a file often share an image."""
+    return list(questions[:: max(1, len(questions) // count)][:count]) if count else []

@@ -41,11 +41,15 @@ class Summary:
         return all(scores.complete for scores in self.scores.values())
 
     @property
-    def title(self) -> str:
-        """Name benchmark and model, and say so where questions are unanswered."""
-        title = f"{self.origin.benchmark} · {self.origin.model}"
+    def partial(self) -> str:
+        """Say what is unanswered; empty where nothing is."""
         missing = [f"{mode} {s.n} of {s.total} questions" for mode, s in self.scores.items() if not s.complete]
-        return f"{title} · PARTIAL: {', '.join(missing)}" if missing else title
+        return f"PARTIAL: {', '.join(missing)}" if missing else ""
+
+    @property
+    def title(self) -> str:
+        parts = (self.origin.benchmark, self.origin.model, self.partial)
+        return " · ".join(part for part in parts if part)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of scores.json."""
@@ -72,7 +76,8 @@ class Summary:
             rows.append(["all", str(scores.n), *_cells(scores.figures, names)[1:]])
             return Table(self.title, ["", "n", *names], rows)
         columns = ["", "n", *self.scores, *(["visual gain"] if self.gain else [])]
-        rows = [self._row(kind) for kind in next(iter(self.scores.values())).kinds]
+        kinds = dict.fromkeys(kind for scores in self.scores.values() for kind in scores.kinds)
+        rows = [self._row(kind) for kind in kinds]
         return Table(f"{self.title} · {self.figure}", columns, [*rows, self._row(None)])
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from llava_lite import distributed
@@ -19,9 +19,7 @@ from llava_lite.models.llava import Llava
 from llava_lite.processor import Example, Processor
 
 
-def load(
-    path: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> Assistant:
+def load(path: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Assistant:
     """Open a checkpoint folder and return an assistant ready to be asked.
 
     device, dtype: where and in what it computes; by default a GPU in bf16 if there is one, else the CPU in fp32.
@@ -77,7 +75,10 @@ class Assistant:
         for row, example in enumerate(examples):
             input_ids[row, width - len(example.input_ids) :] = example.input_ids
             attention_mask[row, width - len(example.input_ids) :] = 1
-        starts = [0, *torch.tensor([len(e.pixel_values) * self.processor.num_patches for e in examples]).cumsum(0).tolist()]
+        starts = [
+            0,
+            *torch.tensor([len(e.pixel_values) * self.processor.num_patches for e in examples]).cumsum(0).tolist(),
+        ]
         device = self.model.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
@@ -85,12 +86,12 @@ class Assistant:
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
                 pixel_values=torch.cat([example.pixel_values for example in examples]).to(device),
-                patch_index=torch.cat(
-                    [e.patch_index + start for e, start in zip(examples, starts, strict=False)]
-                ).to(device),
+                patch_index=torch.cat([e.patch_index + start for e, start in zip(examples, starts, strict=False)]).to(
+                    device
+                ),
                 config=self._generation_config(sampling),
                 streamer=streamer,
-                stop=None if cancelled is None else [cancelled],
+                stop=None if cancelled is None else StoppingCriteriaList([cancelled]),
             )
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:

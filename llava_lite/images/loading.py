@@ -1,12 +1,12 @@
 """Open a picture from wherever it comes, with limits: pictures come from strangers.
 
-The size is read from the header before any pixel is decoded, so that a small file cannot ask for a large memory.
+The size is read from the header before any pixel is decoded, so that a small file cannot ask for a large memory: not
+when it is opened, not when it is padded to a square, not when its short side is resized to the tower's.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 100_000_000
+MAX_SIDE = 10_000
+MAX_RATIO = 200
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # PIL knows more, among them EPS, which runs Ghostscript
 
 
 class ImageError(ValueError):
@@ -24,19 +26,23 @@ class ImageError(ValueError):
 def load_image(source: object) -> PilImage.Image:
     """Open a path, a `data:` URI, bytes or a PIL image, and return it in RGB.
 
-    Raises ImageError that names the source for a missing, truncated or unreadable file, for more than MAX_BYTES of
-    data or MAX_PIXELS of picture, and for http(s) addresses, which are not fetched.
+    Raises ImageError that names the source for a missing, truncated or unreadable file, for more than MAX_BYTES, for a
+    side of more than MAX_SIDE pixels or MAX_RATIO times the other, and for http(s) addresses, which are not fetched.
     """
     name = _name(source)
-    if isinstance(source, PilImage.Image):
-        return _to_rgb(source, name)
     try:
-        with PilImage.open(io.BytesIO(_read(source, name))) as image:
+        if isinstance(source, PilImage.Image):
+            return _to_rgb(source, name)
+        with PilImage.open(io.BytesIO(_read(source, name)), formats=FORMATS) as image:
             return _to_rgb(image, name)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image this reads; convert it to PNG or JPEG") from None
+        raise ImageError(f"{name}: not an image of a kind this reads; convert it to PNG or JPEG") from None
     except PilImage.DecompressionBombError:
-        raise _too_many_pixels(name) from None
+        raise _too_large(name) from None
+    except Exception as error:  # broken data makes PIL's decoders stumble in every way: OSError, SyntaxError, TypeError
+        raise ImageError(f"{name}: broken image ({error}); replace the file or drop the record") from None
 
 
 def _read(source: object, name: str) -> bytes:
@@ -52,6 +58,8 @@ def _read(source: object, name: str) -> bytes:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise ImageError(f"{name}: cannot be read ({error.strerror}); check the path") from None
+        except ValueError as error:
+            raise ImageError(f"{name!r}: not a path ({error})") from None
     else:
         raise ImageError(f"cannot open an image from {type(source).__name__}; give a path, bytes or a PIL image")
     if len(data) > MAX_BYTES:
@@ -67,25 +75,25 @@ def _decode_data_uri(source: str) -> bytes:
         raise ImageError(f"data: URI larger than {MAX_BYTES // 2**20} MiB; save the image smaller")
     try:
         return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or a letter that is not ASCII
         raise ImageError(f"data: URI with broken base64 ({error})") from None
 
 
 def _to_rgb(image: PilImage.Image, name: str) -> PilImage.Image:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels(name)
-    try:
-        return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on truncated or broken pixels
-        raise ImageError(f"{name}: broken image ({error}); replace the file or drop the record") from None
+    long, short = max(image.size), min(image.size)
+    if long > MAX_SIDE:
+        raise _too_large(name)
+    if not 0 < long <= MAX_RATIO * short:
+        width, height = image.size
+        raise ImageError(f"{name}: {width} x {height} pixels is too narrow; cut it to at most {MAX_RATIO} to 1")
+    return image.convert("RGB")
 
 
-def _too_many_pixels(name: str) -> ImageError:
-    return ImageError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; save it smaller")
+def _too_large(name: str) -> ImageError:
+    return ImageError(f"{name}: more than {MAX_SIDE} pixels on a side; save it smaller")
 
 
 def _name(source: object) -> str:
     if isinstance(source, str | Path) and not str(source).startswith("data:"):
-        return str(source)
+        return str(source) if len(str(source)) < 1000 else f"{str(source)[:100]}..."
     return f"image ({'data: URI' if isinstance(source, str) else type(source).__name__})"

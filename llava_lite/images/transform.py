@@ -6,7 +6,7 @@ The arithmetic is transformers' PIL image processor: its torchvision twin differ
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image as PilImage
@@ -16,6 +16,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from llava_lite.images.loading import ImageError
 
 ImageMode = Literal["pad", "crop"]
+
+_TOWER_SETTINGS = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
 
 
 class ImageTransform:
@@ -34,10 +36,9 @@ class ImageTransform:
         try:
             tower = CLIPImageProcessorPil.from_pretrained(str(name_or_dir))
         except OSError as error:
-            raise ImageError(f"{name_or_dir}: no preprocessor_config.json ({str(error).splitlines()[0]})") from None
-        names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
-        settings = {name: value for name, value in tower.to_dict().items() if name in names}
-        return cls(LlavaImageProcessorPil(**settings, do_pad=mode == "pad"))
+            message = f"cannot read its preprocessor_config.json ({str(error).splitlines()[0]})"
+            raise ImageError(f"{name_or_dir}: {message}") from None
+        return cls(LlavaImageProcessorPil(**_tower_settings(tower), do_pad=mode == "pad"))
 
     @property
     def mode(self) -> ImageMode:
@@ -50,15 +51,19 @@ class ImageTransform:
 
     def with_mode(self, mode: ImageMode) -> ImageTransform:
         """Return the same transform in another mode."""
-        settings = self.image_processor.to_dict()
-        return ImageTransform(LlavaImageProcessorPil(**{**settings, "do_pad": mode == "pad"}))
+        settings = _tower_settings(self.image_processor)
+        return ImageTransform(LlavaImageProcessorPil(**settings, do_pad=mode == "pad"))
 
     def save_tower(self, folder: Path) -> None:
         """Write the preprocessor_config.json of a vision tower; the mode is not the tower's."""
-        names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
-        settings = {name: value for name, value in self.image_processor.to_dict().items() if name in names}
-        CLIPImageProcessorPil(**settings).save_pretrained(folder)
+        CLIPImageProcessorPil(**_tower_settings(self.image_processor)).save_pretrained(folder)
 
     def __call__(self, image: PilImage.Image) -> torch.Tensor:
         """Return the tiles of an RGB picture: float32 [N, 3, H, W]; N is 1 for both modes."""
-        return self.image_processor(image, return_tensors="pt")["pixel_values"]
+        tiles: torch.Tensor = self.image_processor(image, return_tensors="pt")["pixel_values"]
+        return tiles
+
+
+def _tower_settings(image_processor: CLIPImageProcessorPil | LlavaImageProcessorPil) -> dict[str, Any]:
+    settings = image_processor.to_dict()
+    return {name: settings[name] for name in _TOWER_SETTINGS}

@@ -10,10 +10,11 @@ through scaled-dot-product attention on its own, which costs the sum of squares 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -34,7 +35,7 @@ def attend_per_document(
     attention_mask: torch.Tensor | None,
     *,
     documents: Sequence[int] | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document. query, key, value: [B, heads, T, size] -> [B, T, heads, size].
 
@@ -51,14 +52,14 @@ def attend_per_document(
     return torch.cat(parts, dim=1), None
 
 
-def _mask(*, attention_mask: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor | None:
+def _mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
     """Build sdpa's mask for padded prompts and for decoding with a cache; none where causality says it all."""
     if attention_mask is None and kwargs["q_length"] == kwargs["kv_length"]:
         return None
     return sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 
-def install(language_model: nn.Module) -> None:
+def install(language_model: PreTrainedModel) -> None:
     """Make a transformers language model attend per document."""
     AttentionInterface.register(PER_DOCUMENT, attend_per_document)
     AttentionMaskInterface.register(PER_DOCUMENT, _mask)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from transformers import CLIPModel
@@ -42,4 +44,4 @@ class Clip(nn.Module):
 
 def load_clip(name_or_dir: str, *, dtype: torch.dtype) -> Clip:
     """Load a whole CLIP folder or hub id. Raises PartError."""
-    return Clip(load_part(CLIPModel, name_or_dir, dtype=dtype))
+    return Clip(cast(CLIPModel, load_part(CLIPModel, name_or_dir, dtype=dtype)))

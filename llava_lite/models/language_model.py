@@ -50,7 +50,7 @@ def fit_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
 
     The mean is deterministic, so a part saved without the new rows comes back the same.
     """
-    num_rows = model.get_input_embeddings().num_embeddings
+    num_rows = model.get_input_embeddings().weight.shape[0]
     if num_tokens <= num_rows:
         return
     model.resize_token_embeddings(num_tokens, mean_resizing=False)

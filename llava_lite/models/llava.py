@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -54,9 +54,7 @@ class Llava(nn.Module):
             part.requires_grad_(name in parts)
             part.train(name in parts)
 
-    def embed(
-        self, input_ids: torch.Tensor, pixel_values: torch.Tensor, patch_index: torch.Tensor
-    ) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor, pixel_values: torch.Tensor, patch_index: torch.Tensor) -> torch.Tensor:
         """Look up words and put each visual token's projected patch in its place.
 
         input_ids: long [B, T]; pixel_values: float [N, 3, H, W]; patch_index: long [K], rows of the N * P patches in
@@ -133,7 +131,8 @@ class Llava(nn.Module):
         stop: StoppingCriteriaList | None = None,
     ) -> torch.Tensor:
         """Continue left-padded prompts; input_ids, attention_mask: long [B, T] -> the new ids alone, long [B, T']."""
-        return self.language_model.generate(
+        language_model: Any = self.language_model  # which mixes `generate` in, but its base class does not say so
+        return language_model.generate(
             inputs_embeds=self.embed(input_ids, pixel_values, patch_index),
             attention_mask=attention_mask,
             generation_config=config,

@@ -32,7 +32,7 @@ def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor) -> Loss:
     """Symmetric cross entropy where an image may have several true captions in the batch, and a caption several images.
 
     logits: [B, B], images by captions; positives: bool [B, B], each row and column with at least one. With the identity
-    this is CLIP's loss (Radford et al., 2021); several positives share the target evenly (as in UniCL, Yang et al., 2022).
+    this is CLIP's loss (Radford et al., 2021); several positives share the target evenly (UniCL, Yang et al., 2022).
     """
     targets = positives.float()
     by_image = F.cross_entropy(logits, targets / targets.sum(1, keepdim=True), reduction="sum")

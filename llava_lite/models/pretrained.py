@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from collections.abc import Collection
+from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
-
-T = TypeVar("T", bound=PreTrainedModel)
 
 
 class PartError(ValueError):
@@ -25,8 +24,13 @@ def read_part_config(name_or_dir: str) -> PretrainedConfig:
 
 
 def load_part(
-    model_class: type[T], name_or_dir: str, *, dtype: torch.dtype, may_leave: str = r"(?!)", **changes: object
-) -> T:
+    model_class: type[PreTrainedModel] | type[AutoModelForCausalLM],
+    name_or_dir: str,
+    *,
+    dtype: torch.dtype,
+    may_leave: str = r"(?!)",
+    **changes: Any,
+) -> PreTrainedModel:
     """Load a model of exactly this class, every weight accounted for.
 
     may_leave: pattern of weights in the files that this class does not use; anything else left over is an error.
@@ -35,17 +39,18 @@ def load_part(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of unused weights; what matters of it is raised below
     try:
-        model, report = model_class.from_pretrained(name_or_dir, dtype=dtype, output_loading_info=True, **changes)
+        loaded: Any = model_class.from_pretrained(name_or_dir, dtype=dtype, output_loading_info=True, **changes)
     except (OSError, ValueError, RuntimeError) as error:
         raise PartError(f"{name_or_dir}: cannot be loaded ({_first_line(error)})") from None
     finally:
         logging.set_verbosity(verbosity)
+    model, report = loaded
     unexpected = [name for name in report["unexpected_keys"] if not re.match(may_leave, name)]
     complain_of_weights(name_or_dir, report["missing_keys"], unexpected)
     return model
 
 
-def complain_of_weights(where: object, missing: object, unexpected: object) -> None:
+def complain_of_weights(where: object, missing: Collection[str], unexpected: Collection[str]) -> None:
     """Raise PartError that names missing and unexpected weights, if there are any."""
     complaints = [
         f"{len(names)} {what} weights: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

@@ -57,9 +57,16 @@ class RunLog:
         self.progress.stop()
 
     def step(
-        self, number: int, result: StepResult, *, seconds: float, waited: float, num_samples: int, tokens: Mapping[str, int]
+        self,
+        number: int,
+        result: StepResult,
+        *,
+        seconds: float,
+        waited: float,
+        num_samples: int,
+        tokens: Mapping[str, int],
     ) -> None:
-        """Record step `number` (counted from 1). tokens: of this rank; seconds: of the step, `waited` for data included.
+        """Record step `number` (counted from 1). tokens: of this rank; seconds: of the step, with `waited` for data.
 
         Rates count every rank alike.
         """

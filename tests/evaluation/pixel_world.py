@@ -62,7 +62,7 @@ class Pixels(Benchmark):
 
 @dataclass
 class PixelModel:
-    """Names the color of the first pixel; "gray" in the dark. `asked` keeps every conversation, in batches."""
+    """Names the color of the first pixel; "red" in the dark. `asked` keeps every conversation, in batches."""
 
     name: str = "pixel-model"
     asked: list[list[Conversation]] = field(default_factory=list)
@@ -86,7 +86,7 @@ class PixelModel:
 
     def _answer(self, conversation: Conversation) -> str:
         images = conversation.images
-        return NAMES[load_image(images[0].source).getpixel((0, 0))] if images else "gray"
+        return NAMES[load_image(images[0].source).getpixel((0, 0))] if images else "red"
 
 
 if __name__ == "__main__":

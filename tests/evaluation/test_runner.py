@@ -60,7 +60,7 @@ def test_questions_of_like_length_share_a_batch_the_longest_first(data: Path, tm
 def test_blind_takes_the_images_out_and_keeps_the_words(data: Path, tmp_path: Path) -> None:
     model = PixelModel()
     scores = run(Pixels(), model, data=data, out=tmp_path / "out", mode="blind")
-    assert scores.figures["accuracy"] == 0.0
+    assert scores.figures["accuracy"] == 0.25  # it guesses red
     assert all(not conversation.images for batch in model.asked for conversation in batch)
     assert "Color 0?" in model.texts()
     assert set((tmp_path / "out").glob("answers*.jsonl")) == {tmp_path / "out" / "answers.blind.jsonl"}
@@ -85,6 +85,20 @@ def test_shuffling_knows_pictures_without_a_path_by_their_pixels() -> None:
     assert shown == [png("blue"), png("blue"), png("red")]
 
 
+def test_modes_change_images_in_every_turn_and_nothing_else() -> None:
+    a, b = Path("a.png"), Path("b.png")
+    long = Conversation(system="Be brief.").ask("First?", [a, b]).answer("Yes.").ask("Second?", [a])
+    questions = [Question(0, long, ("",)), Question(1, Conversation().ask("No image here."), ("",))]
+    for mode, first, second in (("blind", [], []), ("shuffled", [b, a], [b])):
+        changed, untouched = in_mode(questions, mode)
+        turns = changed.conversation.messages
+        assert changed.conversation.system == "Be brief."
+        assert [turn.text for turn in turns] == ["First?", "Yes.", "Second?"]
+        assert [image.source for image in turns[0].images] == first
+        assert [image.source for image in turns[2].images] == second
+        assert untouched == questions[1]
+
+
 def test_shuffling_one_picture_is_refused() -> None:
     questions = [Question(i, Conversation().ask("?", [Path("same.png")]), ("",)) for i in range(3)]
     with pytest.raises(EvaluationError, match="no other to shuffle in"):
@@ -97,15 +111,27 @@ def test_visual_gain_is_normal_minus_blind_and_all_modes_stand_together(data: Pa
     written = scores_json(tmp_path)
     assert list(written["modes"]) == ["normal", "blind", "shuffled"]
     assert written["visual_gain"] == {
-        "figure": "accuracy", "overall": 1.0, "kinds": {"short": 1.0, "long": 1.0}, "n": 20
+        "figure": "accuracy", "overall": 0.75, "kinds": {"short": 0.5, "long": 1.0}, "n": 20
     }  # fmt: skip
 
 
 def test_visual_gain_compares_only_questions_that_both_modes_answered(data: Path, tmp_path: Path) -> None:
     run(Pixels(), PixelModel(), data=data, out=tmp_path)
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(answers.read_text().replace('"text": "white"', '"text": "mauve"'))  # not among the first three
     run(Pixels(), PixelModel(), data=data, out=tmp_path, mode="blind", limit=3)
-    assert scores_json(tmp_path)["visual_gain"]["n"] == 3
+    gain = scores_json(tmp_path)["visual_gain"]
+    assert gain["overall"] == pytest.approx(2 / 3)
+    assert (gain["kinds"], gain["n"]) == ({"short": 0.5, "long": 1.0}, 3)
     assert scores_json(tmp_path)["complete"] is False
+
+
+def test_the_table_shows_kinds_that_only_a_later_mode_has(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(Pixels(), PixelModel(name="m"), data=data, out=tmp_path / "out", mode="blind")
+    evaluate_files([PIXEL_WORLD], model="m", data=data, out=tmp_path / "out", limit=1, load=PixelModel)
+    assert "long" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
@@ -209,6 +235,8 @@ def test_removing_the_answers_is_enough_to_ask_anew(data: Path, tmp_path: Path) 
     assert run(Pixels(), other, data=data, out=tmp_path).complete
     assert len(other.texts()) == 20
     assert scores_json(tmp_path)["model"] == "another"
+    assert run(Pixels(), other, data=data, out=tmp_path).complete
+    assert len(other.texts()) == 20
 
 
 def test_a_model_trained_anew_in_the_same_folder_is_another_model(data: Path, tmp_path: Path) -> None:
@@ -240,7 +268,7 @@ def test_a_limited_run_is_marked_partial_until_it_is_finished(
     assert results["pixels"] == scores_json(tmp_path / "out")
     assert results["pixels"]["complete"] is False
     assert (results["pixels"]["modes"]["normal"]["n"], results["pixels"]["modes"]["normal"]["total"]) == (3, 20)
-    assert "Not a result: PARTIAL" in (tmp_path / "out" / "report.html").read_text()
+    assert "Not a result. PARTIAL: normal 3 of 20 questions answered." in (tmp_path / "out" / "report.html").read_text()
     assert evaluate_files([PIXEL_WORLD], **options)["pixels"]["complete"] is True
     assert "PARTIAL" not in capsys.readouterr().out
     assert "PARTIAL" not in (tmp_path / "out" / "report.html").read_text()

@@ -1,0 +1,198 @@
+"""Saved and loaded is the same model; a folder that is not whole does not load."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.parts import CheckpointError, Parts
+from llava_lite.conversation.message import Conversation
+from llava_lite.generation.assistant import Assistant
+from llava_lite.generation.chat_model import Sampling
+from llava_lite.models.llava import Llava
+from llava_lite.models.pretrained import PartError
+from llava_lite.processor import Processor
+from tests.conftest import assemble_lively
+
+SHORT = Sampling(max_new_tokens=6)
+
+
+def reply(model: Llava, processor: Processor, world: Path) -> str:
+    image = sorted((world / "images").glob("*.png"))[0]
+    return Assistant(model, processor).reply([Conversation().ask("What is it?", [image])], SHORT)[0]
+
+
+def assert_same(a: tuple[Llava, Processor], b: tuple[Llava, Processor], world: Path) -> None:
+    assert a[0].state_dict().keys() == b[0].state_dict().keys()
+    assert all(torch.equal(value, b[0].state_dict()[name]) for name, value in a[0].state_dict().items())
+    assert a[1].template == b[1].template and a[1].bos == b[1].bos and a[1].transform.mode == b[1].transform.mode
+    assert reply(*a, world) == reply(*b, world) != ""
+
+
+@pytest.mark.parametrize("projector", ["mlp2x_gelu", "linear", "mlp3x_gelu"])
+@pytest.mark.parametrize("mode", ["pad", "crop"])
+def test_saved_and_loaded_gives_the_same_reply(
+    clip_dir: Path, lm_dir: Path, tmp_path: Path, world: Path, projector: str, mode: str
+) -> None:
+    before = assemble_lively(Parts(str(clip_dir), str(lm_dir), projector=projector, image_mode=mode))
+    save(tmp_path, *before)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == (
+        "llava" if projector == "mlp2x_gelu" else "llava_lite"
+    )
+    assert_same(before, load(tmp_path, dtype=torch.float32), world)
+
+
+def test_a_projector_checkpoint_holds_the_projector_and_finds_its_parts(
+    parts: Parts, tmp_path: Path, world: Path
+) -> None:
+    before = assemble_lively(parts)
+    fresh = load_parts_untouched(before, parts)
+    save(tmp_path / "align", *fresh, parts=parts)
+    assert sorted(p.name for p in (tmp_path / "align").iterdir()) == ["config.json", "projector.safetensors"]
+    assert_same(fresh, load(tmp_path / "align", dtype=torch.float32), world)
+
+
+def load_parts_untouched(lively: tuple[Llava, Processor], parts: Parts) -> tuple[Llava, Processor]:
+    """The lively projector beside parts as they lie on disk, as after align."""
+    from llava_lite.checkpoint.parts import assemble
+
+    model, processor = assemble(parts, dtype=torch.float32)
+    model.projector.load_state_dict(lively[0].projector.state_dict())
+    return model.eval(), processor
+
+
+def moved_parts(clip_dir: Path, lm_dir: Path, folder: Path) -> Parts:
+    shutil.copytree(clip_dir, folder / "clip")
+    shutil.copytree(lm_dir, folder / "lm")
+    return Parts(str(folder / "clip"), str(folder / "lm"))
+
+
+def test_parts_are_found_when_all_folders_move_together(clip_dir: Path, lm_dir: Path, tmp_path: Path) -> None:
+    parts = moved_parts(clip_dir, lm_dir, tmp_path / "here")
+    save(tmp_path / "here" / "align", *assemble_lively(parts), parts=parts)
+    (tmp_path / "here").rename(tmp_path / "there")
+    load(tmp_path / "there" / "align", dtype=torch.float32)
+
+
+def test_a_lost_part_names_the_option_that_supplies_it(clip_dir: Path, lm_dir: Path, tmp_path: Path) -> None:
+    parts = moved_parts(clip_dir, lm_dir, tmp_path)
+    save(tmp_path / "align", *assemble_lively(parts), parts=parts)
+    (tmp_path / "lm").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"its language_model is not at .*model.language_model=\.\.\."):
+        load(tmp_path / "align", dtype=torch.float32)
+    load(tmp_path / "align", dtype=torch.float32, language_model=str(tmp_path / "elsewhere"))
+
+
+def test_another_language_model_is_refused(clip_dir: Path, lm_dir: Path, tmp_path: Path) -> None:
+    parts = moved_parts(clip_dir, lm_dir, tmp_path)
+    save(tmp_path / "align", *assemble_lively(parts), parts=parts)
+    weights = load_file(tmp_path / "lm" / "model.safetensors")
+    weights["lm_head.weight"] += 1
+    save_file(weights, tmp_path / "lm" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="is not the language_model its projector was trained against"):
+        load(tmp_path / "align", dtype=torch.float32)
+
+
+def test_a_text_only_model_is_saved_as_a_plain_language_model(lm_dir: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from llava_lite.checkpoint.parts import assemble
+
+    model, processor = assemble(Parts(None, str(lm_dir)), dtype=torch.float32)
+    save(tmp_path, model, processor)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert all(torch.equal(w, plain.state_dict()[name]) for name, w in model.language_model.state_dict().items())
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(lm_dir)
+    assert theirs.encode("USER: What is it?") == ours.encode("USER: What is it?")
+    assert "<image>" not in theirs.get_vocab()
+    again, _ = load(tmp_path, dtype=torch.float32)
+    assert again.vision_tower is None
+
+
+def edit_weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file(change(weights), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("what", ["missing", "unexpected"])
+def test_missing_and_unexpected_weights_are_named(llava_dir: Path, tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(llava_dir, folder)
+    name = "multi_modal_projector.linear_1.bias"
+    if what == "missing":
+        edit_weights(folder, lambda w: {k: v for k, v in w.items() if k != name})
+    else:
+        edit_weights(folder, lambda w: {**w, "multi_modal_projector.linear_3.bias": torch.zeros(1)})
+    with pytest.raises(PartError, match=rf"1 {what} weights: .*(projector.0.bias|linear_3.bias)"):
+        load(folder, dtype=torch.float32)
+
+
+def test_a_damaged_weight_file_is_named(llava_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(llava_dir, folder)
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match=r"model.safetensors: cannot be read"):
+        load(folder, dtype=torch.float32)
+
+
+def test_an_interrupted_save_does_not_load(llava: tuple[Llava, Processor], tmp_path: Path, monkeypatch) -> None:
+    save(tmp_path, *llava)
+    moved = []
+    replace = Path.replace
+
+    def die_after_two(self: Path, target: Path) -> Path:
+        moved.append(self.name)
+        if len(moved) == 3:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, *llava)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load(tmp_path, dtype=torch.float32)
+    save(tmp_path, *llava)
+    load(tmp_path, dtype=torch.float32)
+
+
+def test_shards_are_indexed_and_come_back(
+    llava: tuple[Llava, Processor], tmp_path: Path, world: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("llava_lite.checkpoint.folder._MAX_SHARD", "100KB")
+    save(tmp_path, *llava)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert_same(llava, load(tmp_path, dtype=torch.float32), world)
+    monkeypatch.undo()
+    save(tmp_path, *llava)
+    assert [p.name for p in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+
+
+def test_a_llava_folder_of_other_making_is_refused_not_guessed(llava_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(llava_dir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["llava_lite"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="does not say which chat template"):
+        load(folder, dtype=torch.float32)
+
+
+def test_a_stopped_runs_folder_names_its_newest_checkpoint(llava_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(llava_dir, tmp_path / "step-2")
+    with pytest.raises(CheckpointError, match=r"its newest checkpoint is .*step-2"):
+        load(tmp_path, dtype=torch.float32)
+
+
+def test_a_shard_index_cannot_lead_out_of_the_folder(llava_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(llava_dir, folder)
+    index = {"weight_map": {"a": "../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError):
+        load(folder, dtype=torch.float32)

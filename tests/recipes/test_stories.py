@@ -1,0 +1,197 @@
+"""The recipes as people run them: what is frozen stays, and a mistake gets a message of a few lines and exit code 2."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava_lite import recipes
+from llava_lite.checkpoint.folder import load
+
+ROOT = Path(__file__).parents[2]
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def train(tmp_path: Path, clip_dir: Path, lm_dir: Path, world: Path) -> Command:
+    """Run a recipe in this process as its command does, on the tiny world; returns the exit code."""
+
+    def run(recipe: str, *overrides: str) -> int:
+        parts = [f"model.vision_tower={clip_dir}", f"model.language_model={lm_dir}"]
+        data = {"align": "captions.json", "finetune": "instructions.json", "contrastive": "contrastive.json"}[recipe]
+        arguments = [
+            f"output_dir={tmp_path / recipe}",
+            f"data.path={world / data}",
+            f"data.image_dir={world / 'images'}",
+            *(["model.clip=" + str(clip_dir)] if recipe == "contrastive" else parts),
+            "batch.samples=4",
+            "batch.tokens=512",
+            "max_steps=2",
+            "optim.lr=1e-2",
+            "loader.workers=0",
+            *overrides,
+        ]
+        return recipes.launch(recipes.find("train", recipe), arguments)
+
+    return run
+
+
+def test_after_align_only_the_projector_differs(train: Command, tmp_path: Path, clip_dir: Path, lm_dir: Path) -> None:
+    before = {path: path.read_bytes() for path in [*clip_dir.iterdir(), *lm_dir.iterdir()]}
+    assert train("align", "save.every_steps=1", "save.keep=9") == 0
+    first, _ = load(tmp_path / "align" / "step-0", dtype=torch.float32)
+    last, _ = load(tmp_path / "align", dtype=torch.float32)
+    changed = {n for n, w in last.state_dict().items() if not torch.equal(w, first.state_dict()[n])}
+    assert changed == {f"projector.{name}" for name in last.projector.state_dict()}
+    assert before == {path: path.read_bytes() for path in [*clip_dir.iterdir(), *lm_dir.iterdir()]}
+    assert sorted(p.name for p in (tmp_path / "align").glob("*.safetensors")) == ["projector.safetensors"]
+
+
+def test_after_finetune_the_tower_is_bit_identical_and_the_rest_has_learnt(
+    train: Command, tmp_path: Path, clip_dir: Path
+) -> None:
+    assert train("align") == 0
+    assert train("finetune", f"model.checkpoint={tmp_path / 'align'}", "save.every_steps=1", "save.keep=9") == 0
+    first, _ = load(tmp_path / "finetune" / "step-0", dtype=torch.float32)
+    last, processor = load(tmp_path / "finetune", dtype=torch.float32)
+    same = {n for n, w in last.state_dict().items() if torch.equal(w, first.state_dict()[n])}
+    assert same == {f"vision_tower.{name}" for name in last.vision_tower.state_dict()}
+    tower, whole = load_file(tmp_path / "finetune" / "model.safetensors"), load_file(clip_dir / "model.safetensors")
+    mine = {name.removeprefix("vision_tower."): w for name, w in tower.items() if name.startswith("vision_tower.")}
+    assert mine and all(torch.equal(w, whole[name]) for name, w in mine.items())
+    assert processor.transform.mode == "pad" and processor.template.name == "vicuna_v1"
+
+
+def test_finetune_starts_from_what_align_learnt(train: Command, tmp_path: Path) -> None:
+    assert train("align") == 0
+    assert train("finetune", f"model.checkpoint={tmp_path / 'align'}") == 0
+    aligned = load_file(tmp_path / "align" / "projector.safetensors")
+    start = load_file(tmp_path / "finetune" / "step-0" / "model.safetensors")
+    assert torch.equal(aligned["2.weight"], start["multi_modal_projector.linear_2.weight"])
+
+
+def test_contrastive_writes_a_clip_folder_whose_tower_is_ready(train: Command, tmp_path: Path) -> None:
+    from transformers import CLIPModel, CLIPVisionModel
+
+    assert train("contrastive") == 0
+    CLIPModel.from_pretrained(tmp_path / "contrastive")
+    CLIPVisionModel.from_pretrained(tmp_path / "contrastive")
+    assert train("align", f"model.vision_tower={tmp_path / 'contrastive'}") == 0
+
+
+def test_text_alone_trains_a_language_model(train: Command, tmp_path: Path, world: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    text = [f"data.path={world / 'dialogues.json'}", "model.vision_tower=null", "train=[language_model]"]
+    assert train("finetune", *text) == 0
+    LlamaForCausalLM.from_pretrained(tmp_path / "finetune")
+    assert (
+        train("finetune", *text, f"model.language_model={tmp_path / 'finetune'}", f"output_dir={tmp_path / 'two'}") == 0
+    )
+
+
+def test_the_start_says_what_trains_at_which_rate(train: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train("finetune", "optim.projector_lr=0.03") == 0
+    table = capfd.readouterr().err
+    rows = {
+        cells[0]: cells[1:]
+        for line in table.splitlines()
+        if len(cells := [c.strip() for c in line.split("│")[1:-1]]) > 4
+    }
+    assert rows["vision_tower"][1] == "0" and rows["vision_tower"][-1] == "frozen"
+    assert rows["projector"][-1] == "0.03" and rows["language_model"][-1] == "0.01"
+    assert all(cells[2] == "float32" for cells in rows.values())
+
+
+def edited(world: Path, tmp_path: Path, change: Callable[[dict], object]) -> str:
+    """The world's instructions with one record changed, as an override."""
+    records = json.loads((world / "instructions.json").read_text())[:6]
+    change(records[2])
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(records))
+    return f"data.path={path}"
+
+
+MISTAKES: dict[str, tuple[Callable[[Path, Path], str], list[str]]] = {
+    "misspelt key": (lambda world, tmp: "optim.lrr=1", ["optim.lrr", "did you mean", "optim.lr"]),
+    "wrong type": (lambda world, tmp: "batch.samples=many", ["batch.samples", "many"]),
+    "missing data file": (lambda world, tmp: f"data.path={world / 'nothing.json'}", ["nothing.json", "captions.json"]),
+    "broken JSON": (
+        lambda world, tmp: (tmp / "b.json").write_text('[{"id": 1,}]') and f"data.path={tmp / 'b.json'}",
+        ["b.json", "line 1"],
+    ),
+    "unknown role": (
+        lambda world, tmp: edited(world, tmp, lambda r: r["conversations"][0].update({"from": "bot"})),
+        ["unknown role 'bot'", "human, gpt"],
+    ),
+    "no answer": (
+        lambda world, tmp: edited(world, tmp, lambda r: r["conversations"].pop()),
+        ["has no answer"],
+    ),
+    "image count": (
+        lambda world, tmp: edited(world, tmp, lambda r: r.update(image=[r["image"]] * 2)),
+        ["2 images but 1 <image>"],
+    ),
+    "missing image": (
+        lambda world, tmp: edited(world, tmp, lambda r: r.update(image="gone.png")),
+        ["no image file", "gone.png", "data.image_dir"],
+    ),
+    "missing model": (lambda world, tmp: f"model.language_model={tmp / 'none'}", ["none", "no model here"]),
+    "unknown projector": (lambda world, tmp: "model.projector=qformer", ["qformer", "mlp2x_gelu"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_a_short_message_and_exit_code_2(
+    mistake: str, train: Command, world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    override, words = MISTAKES[mistake]
+    assert train("finetune", override(world, tmp_path)) == 2
+    message = capfd.readouterr().err.strip().splitlines()
+    start = next(i for i, line in enumerate(message) if line.startswith("error: "))
+    assert 1 <= len(message[start:]) <= 5 and "Traceback" not in "".join(message)
+    assert all(word in "\n".join(message[start:]) for word in words)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_image_names_record_and_path(
+    train: Command, world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    record = json.loads((world / "instructions.json").read_text())[2]
+    whole = (images / record["image"]).read_bytes()
+    (images / record["image"]).write_bytes(whole[: len(whole) // 2])
+    assert train("finetune", f"data.image_dir={images}", f"loader.workers={workers}", "max_steps=20") == 2
+    message = capfd.readouterr().err
+    stem = Path(record["image"]).stem  # the records of one image are named after it
+    assert f"error: sample {stem}" in message and record["image"] in message and "Traceback" not in message
+
+
+def test_an_output_folder_with_a_run_says_how_to_go_on(
+    train: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train("finetune") == 0
+    assert train("finetune") == 2
+    assert "resume=auto" in (message := capfd.readouterr().err) and "overwrite=true" in message
+    assert train("finetune", "resume=auto") == 0
+    (tmp_path / "finetune" / "notes.txt").write_text("mine")
+    assert train("finetune", "overwrite=true") == 0
+    assert (tmp_path / "finetune" / "notes.txt").read_text() == "mine"
+
+
+def test_a_loss_that_is_no_number_names_the_records(train: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train("finetune", "optim.lr=1e30", "optim.clip=null", "max_steps=4", "optim.warmup_ratio=0") == 2
+    assert "its records: " in capfd.readouterr().err
+
+
+def test_the_recipe_files_run_by_themselves() -> None:
+    import subprocess
+
+    result = subprocess.run([sys.executable, ROOT / "train" / "align.py", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0 and "optim.lr" in result.stdout and "batch.samples" in result.stdout
