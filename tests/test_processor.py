@@ -221,7 +221,7 @@ def byte_level() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(["a\n\n\nb\n\nc"] * 9, trainer)
+    tokenizer.train_from_iterator(["a\n\n\nb\n\nc yes yes"] * 9, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
 
 
@@ -236,6 +236,16 @@ def test_a_line_break_after_a_spelled_token_survives_a_tokenizer_that_joins_line
     assert byte_level.decode(example.input_ids) == "Q: a<image>\n\nb<|end|>c A: <|end|>\n<|end|> x<|end|>"
     assert byte_level.decode(example.labels[example.labels != IGNORE]) == "<|end|>\n<|end|> x<|end|>"
     assert example.input_ids.tolist().count(byte_level.eos_token_id) == 1
+
+
+def test_a_token_on_the_border_belongs_to_the_span_of_its_last_character(
+    byte_level: PreTrainedTokenizerFast, transform: ImageTransform
+) -> None:
+    bos = prepare_tokenizer(byte_level, image=True)
+    template = ChatTemplate(name="t", user="Q: {} A: ", answer="{}<|end|>")
+    assert len(byte_level(" yes").input_ids) == 1
+    example = Processor(byte_level, template, transform, P, bos).encode(Conversation().ask("a").answer("yes"))
+    assert byte_level.decode(example.labels[example.labels != IGNORE]) == " yes<|end|>"
 
 
 def test_preparing_adds_an_image_token_and_a_pad_token_and_says_whether_bos_comes_first(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from test_house import ROOT, config_of
 
 import llava_lite
 from llava_lite import recipes
 from llava_lite.cli import app
 from llava_lite.config import read_config
+from tests.test_house import ROOT, config_of
 
 README = ROOT / "README.md"
 PROGRAMS = ("llava-lite", "make", "python", "python3", "torchrun")

@@ -8,6 +8,7 @@ pictures of the same thing are not pushed apart.
 from __future__ import annotations
 
 import os.path
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +23,16 @@ from llava_lite.images.loading import ImageError, load_image
 from llava_lite.images.transform import ImageTransform
 
 
+@dataclass(frozen=True)
+class CaptionedImage:
+    """One checked record; `name` is what messages call it."""
+
+    id: str
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+
+
 class CaptionDataset:
     """Records checked on opening: captions, and that the image file exists below the image folder."""
 
@@ -33,11 +44,12 @@ class CaptionDataset:
     def __len__(self) -> int:
         return len(self.records)
 
-    def _check(self, record: dict, number: int) -> dict:
+    def _check(self, record: dict, number: int) -> CaptionedImage:
         sample_id = record_id(record, number)
         name = f"sample {sample_id} ({self.source})"
         image, captions = record.get("image"), record.get("captions")
-        if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c for c in captions):
+        texts = captions if isinstance(captions, list) else []
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise SampleError(f"{name}: no `captions`; give a list of texts, at least one")
         if not isinstance(image, str) or not image:
             raise SampleError(f"{name}: no `image`; give one path below data.image_dir")
@@ -47,7 +59,7 @@ class CaptionDataset:
             raise SampleError(f"{name}: {error}") from None
         if not os.path.isfile(path):
             raise SampleError(f"{name}: no image file {path}; check data.image_dir={self.image_dir}")
-        return {"id": sample_id, "name": name, "path": path, "captions": captions}
+        return CaptionedImage(sample_id, name, path, tuple(texts))
 
 
 class CaptionSteps:
@@ -71,36 +83,35 @@ class CaptionSteps:
         records = [self.dataset.records[i] for i in self.order.step(number)]
         generator = torch.Generator().manual_seed(self.order.seed * 1_000_003 + number)
         drawn = [
-            record["captions"][int(torch.randint(len(record["captions"]), (), generator=generator))]
-            for record in records
+            record.captions[int(torch.randint(len(record.captions), (), generator=generator))] for record in records
         ]
         text = self.tokenizer(drawn, padding=True, truncation=False, return_tensors="pt")
         batch = {
-            "pixel_values": torch.cat([self._tiles(record["path"], record["name"]) for record in records]),
+            "pixel_values": torch.cat([self._tiles(record) for record in records]),
             "input_ids": text["input_ids"],
             "attention_mask": text["attention_mask"],
-            "positives": torch.tensor([[caption in record["captions"] for caption in drawn] for record in records]),
+            "positives": torch.tensor([[caption in record.captions for caption in drawn] for record in records]),
         }
         return Step(
             batches=[batch],
             num_targets=len(records),
             num_samples=len(records),
             tokens={"text": int(text["attention_mask"].sum()), "pairs": len(records)},
-            ids=[record["id"] for record in records],
+            ids=[record.id for record in records],
         )
 
     def _check_lengths(self) -> None:
         """Refuse a caption that the text tower has no position for, before the first step instead of in the middle."""
         for record in self.dataset.records:
-            longest = max(map(len, self.tokenizer(record["captions"], verbose=False)["input_ids"]))
+            longest = max(map(len, self.tokenizer(list(record.captions), verbose=False)["input_ids"]))
             if longest > self.tokenizer.model_max_length:
                 raise SampleError(
-                    f"{record['name']}: a caption of {longest} tokens, but the text tower reads at most "
+                    f"{record.name}: a caption of {longest} tokens, but the text tower reads at most "
                     f"{self.tokenizer.model_max_length}; shorten it"
                 )
 
-    def _tiles(self, path: Path, name: str) -> torch.Tensor:
+    def _tiles(self, record: CaptionedImage) -> torch.Tensor:
         try:
-            return self.transform(load_image(path))
+            return self.transform(load_image(record.path))
         except ImageError as error:
-            raise SampleError(f"{name}: {error}") from None
+            raise SampleError(f"{record.name}: {error}") from None

@@ -7,6 +7,7 @@ from (the library's defaults are meant for widths of a thousand and leave a smal
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,11 +26,18 @@ from transformers import (
     LlamaTokenizer,
 )
 
-VICUNA_WORDS = (
+from llava_lite.demo.scene import COLORS, NUMBERS, PLACES, PLURALS, SHAPES
+
+VICUNA_PHRASES = (
     "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions. USER: ASSISTANT:"
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+    " USER:",
+    "USER:",
+    " ASSISTANT:",
 )
-"""The template's words, so that each is one piece."""
+"""The template's own words, each one piece."""
+FREQUENT = 300
+"""How often a stretch of words occurs that becomes one piece."""
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -39,9 +47,9 @@ def write_language_model(
     *,
     seed: int = 0,
     hidden_size: int = 128,
-    num_layers: int = 4,
+    num_layers: int = 3,
     num_heads: int = 4,
-    intermediate_size: int = 384,
+    intermediate_size: int = 256,
 ) -> None:
     """Write a Llama with random weights and the tokenizer of `world`'s texts (see `write_world`) under `folder`."""
     tokenizer = train_tokenizer(folder, read_texts(world))
@@ -73,7 +81,7 @@ def write_clip(
     *,
     seed: int = 0,
     image_size: int = 64,
-    patch_size: int = 16,
+    patch_size: int = 32,
     hidden_size: int = 128,
     num_layers: int = 4,
     num_heads: int = 4,
@@ -118,17 +126,16 @@ def write_clip(
 
 
 def train_tokenizer(folder: Path, texts: Iterable[str]) -> LlamaTokenizer:
-    """Train a Llama-style sentencepiece tokenizer until every word is one piece, and save it under `folder`.
+    """Train a Llama-style sentencepiece tokenizer with pieces of several words, and save it under `folder`.
 
+    Colors, shapes, places and answers are one piece each, and so is each stretch between them that the world says
+    often. Short rows are what lets so small a model learn to look things up within minutes.
     Ids as in Llama: unk 0, bos 1, eos 2, then the 256 bytes; no pad token.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A word after a line break or a tag has no space before it. A full stop there (a break between pieces for the
-    # trainer, as the line break is for the tokenizer) teaches that form as well.
-    lines = sorted({re.sub(r"\n|<image>", ".", text) for text in [*texts, VICUNA_WORDS, "yes.USER:"]})
     learnt = io.BytesIO()  # rather than a path, which the file would remember
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
+        sentence_iterator=iter(_phrases(texts)),
         model_writer=learnt,
         model_type="bpe",
         vocab_size=8000,
@@ -136,7 +143,11 @@ def train_tokenizer(folder: Path, texts: Iterable[str]) -> LlamaTokenizer:
         character_coverage=1.0,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        split_by_whitespace=False,
+        split_by_unicode_script=False,
         split_digits=True,
+        max_sentencepiece_length=200,
         byte_fallback=True,
         minloglevel=2,
     )
@@ -146,6 +157,24 @@ def train_tokenizer(folder: Path, texts: Iterable[str]) -> LlamaTokenizer:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def _phrases(texts: Iterable[str]) -> list[str]:
+    """List what becomes one piece, as often as it shall count: first the words that matter, then other words and
+    punctuation marks, then the frequent stretches between words that matter."""
+    words = sorted([*COLORS, *SHAPES, *PLURALS.values(), *PLACES, *NUMBERS, "yes", "no"], key=len, reverse=True)
+    matters = re.compile(rf"( ?\b(?:{'|'.join(words)})\b)")
+    runs = Counter(
+        run
+        for text in texts
+        for line in re.split(r"\n|<image>", text)
+        for start in (line, f" {line}")  # a text begins a row, or follows a word of the template
+        for run in matters.split(start)
+    )
+    often = {run for run, count in runs.items() if count >= FREQUENT} | set(VICUNA_PHRASES)
+    pieces = {piece for run in runs.keys() | often for piece in re.findall(r" ?[\w'-]+| ?[^\w ]", run)}
+    lines = 1000 * [form for word in words for form in (word, f" {word}")] + 10 * sorted(pieces) + sorted(often)
+    return [line for line in lines if line]
 
 
 def read_texts(world: Path) -> list[str]:
@@ -181,6 +210,6 @@ def _init_linear(model: nn.Module) -> None:
 def _init_clip_embeddings(model: CLIPModel) -> None:
     embeddings = model.vision_model.embeddings
     nn.init.normal_(embeddings.patch_embedding.weight, std=(3 * embeddings.patch_size**2) ** -0.5)
-    nn.init.normal_(embeddings.position_embedding.weight, std=0.3)
+    nn.init.normal_(embeddings.position_embedding.weight, std=4.0)  # places must stay visible beside colors
     nn.init.normal_(model.text_model.embeddings.token_embedding.weight, std=0.3)
     nn.init.normal_(model.text_model.embeddings.position_embedding.weight, std=0.3)

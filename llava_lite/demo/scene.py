@@ -24,8 +24,7 @@ SHAPES = ("circle", "square", "triangle", "cross")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 NUMBERS = ("zero", "one", "two", "three", "four")
-DIRECTIONS = {"to the right of": (1, 0), "to the left of": (-1, 0), "below": (0, 1), "above": (0, -1)}
-"""Words of a relation -> step on the grid (columns, rows)."""
+OPPOSITE = {"to the right of": "to the left of", "to the left of": "to the right of", "below": "above", "above": "below"}
 NAMES = tuple(f"{color} {shape}" for color, shape in product(COLORS, SHAPES))
 IMAGE_SIZE = 64
 
@@ -93,19 +92,22 @@ _THIRDS = (0.0, 2 * math.pi / 3, 4 * math.pi / 3)
 
 
 def caption(scene: Scene) -> str:
-    """Say everything in one phrase: `a red circle at the top left and a blue square at the bottom left`."""
-    phrases = [f"a {thing.name} at the {thing.place}" for thing in scene]
+    """Say everything in one phrase: `at the top left a red circle and at the bottom left a blue square`.
+
+    The place comes first: what follows it can then be learnt as an answer to it.
+    """
+    phrases = [f"at the {thing.place} a {thing.name}" for thing in scene]
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
 
 
 def describe(scene: Scene) -> str:
     """Say everything in whole sentences, one a thing."""
-    return " ".join(f"There is {fact}." for fact in facts(scene))
+    return " ".join(f"{fact[0].upper()}{fact[1:]}." for fact in facts(scene))
 
 
 def facts(scene: Scene) -> list[str]:
     """List what a full description states, in the words of `describe`."""
-    return [f"a {thing.name} at the {thing.place}" for thing in scene]
+    return [f"at the {thing.place} is a {thing.name}" for thing in scene]
 
 
 def ask_color(scene: Scene, generator: Random) -> Question | None:
@@ -146,40 +148,41 @@ def ask_exist(scene: Scene, generator: Random) -> Question | None:
 
 
 def ask_relation(scene: Scene, generator: Random) -> Question | None:
-    """Ask what lies next to a thing; one in six answers is `nothing`."""
-    questions: dict[bool, list[Question]] = {True: [], False: []}
-    for thing, (words, step) in product(scene, DIRECTIONS.items()):
-        cell = PLACES.index(thing.place)
-        column, row = cell % 2 + step[0], cell // 2 + step[1]
-        if 0 <= column < 2 and 0 <= row < 2:
-            there = [other.name for other in scene if other.place == PLACES[2 * row + column]]
-            questions[bool(there)].append((f"What is {words} the {thing.name}?", there[0] if there else "nothing"))
-    chosen = questions[generator.random() > 1 / 6]
-    return generator.choice(chosen) if chosen else None
+    """Ask whether one thing lies on a side of another; half of the answers are yes."""
+    pairs = [(a, b, words) for a, b in product(scene, scene) for words in _directions(a, b)]
+    if not pairs:
+        return None
+    first, second, words = generator.choice(pairs)
+    if generator.random() < 0.5:
+        return f"Is the {first.name} {words} the {second.name}?", "yes"
+    return f"Is the {first.name} {OPPOSITE[words]} the {second.name}?", "no"
 
 
 def ask_compare(scene: Scene, generator: Random) -> Question | None:
-    """Compare two things by color, by shape or by height, or two colors by number."""
+    """Compare two things by height, or two colors or shapes by number."""
     if len(scene) < 2:
         return None
-    first, second = generator.sample(scene, 2)
-    ask = generator.choice((_compare_look, _compare_look, _compare_height))
-    return ask(first, second, scene, generator)
+    return generator.choice((_compare_numbers, _compare_numbers, _compare_height))(scene, generator)
 
 
-def _compare_look(first: Thing, second: Thing, scene: Scene, generator: Random) -> Question | None:
-    aspect, wanted = generator.choice(("color", "shape")), generator.random() < 0.5
-    pairs = [(a, b) for a, b in product(scene, scene) if a != b and (_look(a, aspect) == _look(b, aspect)) == wanted]
+def _compare_numbers(scene: Scene, generator: Random) -> Question | None:
+    """Compare two numbers that differ; half of the answers are yes."""
+    words = {f"{color} objects": sum(thing.color == color for thing in scene) for color in COLORS}
+    if generator.random() < 0.5:
+        words = {PLURALS[shape]: sum(thing.shape == shape for thing in scene) for shape in SHAPES}
+    pairs = [(a, b) for a, b in product(words, words) if words[a] > words[b]]
     if not pairs:
         return None
-    first, second = generator.choice(pairs)
-    question = f"Is the object at the {first.place} the same {aspect} as the object at the {second.place}?"
-    return question, "yes" if wanted else "no"
+    more, fewer = generator.choice(pairs)
+    if generator.random() < 0.5:
+        return f"Are there more {more} than {fewer}?", "yes"
+    return f"Are there more {fewer} than {more}?", "no"
 
 
-def _compare_height(first: Thing, second: Thing, scene: Scene, generator: Random) -> Question | None:
+def _compare_height(scene: Scene, generator: Random) -> Question | None:
     axis = generator.choice((0, 1))
     word = {0: {"top": "higher", "bottom": "lower"}, 1: {"left": "further left", "right": "further right"}}[axis]
+    first, second = generator.sample(scene, 2)
     sides = first.place.split()[axis], second.place.split()[axis]
     if sides[0] == sides[1]:
         return None
@@ -188,8 +191,11 @@ def _compare_height(first: Thing, second: Thing, scene: Scene, generator: Random
     return f"Which is {relation}, the {first.name} or the {second.name}?", answer.name
 
 
-def _look(thing: Thing, aspect: str) -> str:
-    return thing.color if aspect == "color" else thing.shape
+def _directions(first: Thing, second: Thing) -> list[str]:
+    """How the first thing lies to the second."""
+    (top, left), (other_top, other_left) = first.place.split(), second.place.split()
+    across = [f"to the {left} of"] if left != other_left else []
+    return across + (["above" if top == "top" else "below"] if top != other_top else [])
 
 
 def _is_only(scene: Scene, *, color: str | None = None, shape: str | None = None) -> bool:

@@ -67,7 +67,7 @@ DETAILED_INSTRUCTIONS = (
 """LLaVA's detailed instructions, word for word."""
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-CONVERSATION_KINDS = ("color", "shape", "where", "count", "exist")
+CONVERSATION_KINDS = ("color", "shape", "where", "exist", "count", "color", "shape", "where", "exist")
 REASONING_KINDS = ("relation", "compare", "count", "relation", "compare")
 POPE_CATEGORIES = ("adversarial", "popular", "random")
 
@@ -143,8 +143,9 @@ def _paint_all(folder: Path, prefix: str, scenes: list[Scene], generator: Random
 
 
 def _contrastive(image: str, scene: Scene) -> dict:
-    """Each thing with its place and without: the first teaches where things are, the second what they are."""
-    return {"id": Path(image).stem, "image": image, "captions": [f"a {thing.name}" for thing in scene] + facts(scene)}
+    """Each thing without its place and with it: the first teaches what things are, the second where."""
+    placed = [f"a {thing.name} at the {thing.place}" for thing in scene]
+    return {"id": Path(image).stem, "image": image, "captions": [f"a {thing.name}" for thing in scene] + placed}
 
 
 def _captioned(image: str, scene: Scene, generator: Random) -> dict:
@@ -159,7 +160,7 @@ def _instructions(pairs: list[tuple[str, Scene]], generator: Random) -> Iterable
         name = Path(image).stem
         yield _record(f"{name}-conversation", _ask_each(CONVERSATION_KINDS, scene, generator), image, generator)
         yield _record(f"{name}-reasoning", _ask_each(REASONING_KINDS, scene, generator), image, generator)
-        if generator.random() < 1 / 3:
+        if generator.random() < 1 / 2:
             turns = [(generator.choice(DETAILED_INSTRUCTIONS), describe(scene))]
             yield _record(f"{name}-detail", turns, image, generator)
 

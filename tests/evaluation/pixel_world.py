@@ -3,6 +3,7 @@
 Run as a script it evaluates that model, slowly enough to be killed: `python pixel_world.py DATA OUT LOG`.
 """
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from llava_lite.evaluation.runner import run
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.images.loading import load_image
 
+PIXEL_WORLD = Path(__file__)
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 GREEDY = Sampling()
 NAMES = {pixel: name for name, pixel in COLORS.items()}
@@ -87,6 +89,15 @@ class PixelModel:
     def _answer(self, conversation: Conversation) -> str:
         images = conversation.images
         return NAMES[load_image(images[0].source).getpixel((0, 0))] if images else "red"
+
+
+def read_scores(out: Path) -> dict:
+    return json.loads((out / "scores.json").read_text())
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The whole lines of a file that may be growing."""
+    return path.read_bytes().split(b"\n")[:-1]
 
 
 if __name__ == "__main__":

@@ -105,8 +105,10 @@ def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loading, "MAX_BYTES", len(data) - 1)
     with pytest.raises(ImageError, match=r"picture\.png: larger than"):
         load_image(write(tmp_path, data))
-    with pytest.raises(ImageError, match=r"larger than"):
+    with pytest.raises(ImageError, match=r"data: URI\): larger than"):
         load_image(f"data:image/png;base64,{base64.b64encode(data).decode()}")
+    with pytest.raises(ImageError, match=r"^data: URI larger than"):  # seen before it is decoded
+        load_image(f"data:image/png;base64,{'A' * 2 * len(data)}")
     monkeypatch.setattr(loading, "MAX_BYTES", len(data))
     assert load_image(data).size == (20, 12)
 

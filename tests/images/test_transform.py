@@ -92,6 +92,13 @@ def test_another_towers_mean_is_the_color_it_pads_with(tmp_path: Path) -> None:
     torch.testing.assert_close(tiles[0, :, 0, 0], torch.full((3,), (127 / 255 - 0.5) / 0.5), atol=1e-6, rtol=0)
 
 
+def test_another_towers_resampling_is_kept(tmp_path: Path) -> None:
+    image = noise(30, 20)
+    tiles = ImageTransform.from_tower(write_tower(tmp_path, resample=2, size=10, crop_size=10), "crop")(image)
+    resized = image.resize((15, 10), PilImage.Resampling.BILINEAR)
+    torch.testing.assert_close(tiles, normalised(resized.crop((2, 0, 12, 10))), atol=1e-6, rtol=0)
+
+
 def test_a_transform_in_another_mode_is_the_one_made_in_that_mode(tmp_path: Path) -> None:
     folder = write_tower(tmp_path, size=16, crop_size=16, image_mean=[0.1, 0.2, 0.3])
     pad, crop = (ImageTransform.from_tower(folder, mode) for mode in ("pad", "crop"))

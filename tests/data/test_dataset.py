@@ -1,0 +1,227 @@
+"""Instruction data: what is wrong is said on opening or by the step that meets it; steps are the same everywhere."""
+
+import json
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from llava_lite.conversation.families import find_template
+from llava_lite.data.dataset import DataConfig, InstructionDataset, InstructionSteps
+from llava_lite.data.loader import LoaderConfig, Step, read_steps
+from llava_lite.data.sample import SampleError
+from llava_lite.data.sampler import Order
+from llava_lite.images.transform import ImageTransform
+from llava_lite.models.language_model import load_tokenizer
+from llava_lite.processor import IGNORE, Processor, prepare_tokenizer
+
+P = 16
+
+
+@pytest.fixture(scope="module")
+def processor(lm_dir: Path, clip_dir: Path) -> Processor:
+    tokenizer = load_tokenizer(str(lm_dir))
+    bos = prepare_tokenizer(tokenizer, image=True)
+    return Processor(tokenizer, find_template("vicuna_v1"), ImageTransform.from_tower(clip_dir, "pad"), P, bos)
+
+
+def record(number: int, *, image: bool = True) -> dict:
+    """A question with or without image; answers of different lengths."""
+    mark = {"image": f"{number}.png"} if image else {}
+    question = "<image>\nWhat is it?" if image else "What is it?"
+    answer = " ".join(["red"] * (1 + number * number % 7))
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": f"r{number}", **mark, "conversations": turns}
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[dict]:
+    """Ten records, every third of them text only, with their images beside them."""
+    (tmp_path / "images").mkdir()
+    for number in range(10):
+        PilImage.new("RGB", (20, 12), (20 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+    return [record(number, image=number % 3 > 0) for number in range(10)]
+
+
+def open_data(tmp_path: Path, records: Sequence[dict], processor: Processor) -> InstructionDataset:
+    (tmp_path / "mix.json").write_text(json.dumps(records))
+    return InstructionDataset(DataConfig(path=tmp_path / "mix.json", image_dir=tmp_path / "images"), processor)
+
+
+def make_steps(dataset: InstructionDataset, *, row_tokens: int = 200, packing: bool = True) -> InstructionSteps:
+    order = Order(len(dataset), 4, seed=0, epochs=2)
+    return InstructionSteps(dataset, order, row_tokens=row_tokens, packing=packing)
+
+
+def tensors(step: Step) -> list[torch.Tensor]:
+    return [tensor for batch in step.batches for _, tensor in sorted(batch.items())]
+
+
+def assert_same_steps(some: Sequence[Step], others: Sequence[Step]) -> None:
+    assert [(s.ids, s.num_targets, s.num_samples, s.tokens) for s in some] == [
+        (s.ids, s.num_targets, s.num_samples, s.tokens) for s in others
+    ]
+    for a, b in zip(some, others, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def test_images_lie_beside_the_data_file_by_default(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    (tmp_path / "images" / "mix.json").write_text(json.dumps(records))
+    dataset = InstructionDataset(DataConfig(path=tmp_path / "images" / "mix.json"), processor)
+    assert len(dataset) == 10 and len(dataset.example(1).pixel_values) == 1
+
+
+def test_lengths_are_those_of_the_examples(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    dataset = open_data(tmp_path, records, processor)
+    assert dataset.lengths == [len(dataset.example(i).input_ids) for i in range(10)]
+
+
+@pytest.mark.parametrize("image", ["gone.png", "x" * 300, "data:image/png;base64,AAAA", "a\0b", "."])
+def test_a_missing_image_is_named_on_opening(
+    tmp_path: Path, records: list[dict], processor: Processor, image: str
+) -> None:
+    records[4]["image"] = image
+    with pytest.raises(
+        SampleError, match=r"^sample r4 \(mix\.json\): no image file .*; check data\.image_dir="
+    ) as caught:
+        open_data(tmp_path, records, processor)
+    assert str(tmp_path / "images" / image) in str(caught.value)
+
+
+def test_half_a_character_is_named_on_opening(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    records[3]["conversations"][1]["value"] = "red \ud83e"
+    with pytest.raises(SampleError, match=r"^sample r3 \(mix\.json\): half a character"):
+        open_data(tmp_path, records, processor)
+
+
+def test_a_conversation_that_the_template_cannot_write_is_named_on_opening(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    with pytest.raises(SampleError, match=r"^sample r0 \(mix\.json\): template 'plain' needs an image"):
+        open_data(tmp_path, records, processor.with_template(find_template("plain")))
+
+
+def test_an_image_for_a_model_without_tower_is_named_on_opening(
+    tmp_path: Path, records: list[dict], lm_dir: Path
+) -> None:
+    tokenizer = load_tokenizer(str(lm_dir))
+    blind = Processor(tokenizer, find_template("vicuna_v1"), None, 0, prepare_tokenizer(tokenizer, image=False))
+    with pytest.raises(SampleError, match=r"^sample r1 \(mix\.json\): has an image.*set model\.vision_tower"):
+        open_data(tmp_path, records, blind)
+    steps = make_steps(open_data(tmp_path, [record(i, image=False) for i in range(4)], blind))
+    assert [len(batch["pixel_values"]) for batch in steps.make(0).batches] == [0]
+
+
+def test_a_record_longer_than_a_row_is_named_with_the_remedy(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    dataset = open_data(tmp_path, records, processor)
+    longest = max(dataset.lengths)
+    name = f"r{dataset.lengths.index(longest)}"
+    make_steps(dataset, row_tokens=longest)
+    with pytest.raises(
+        SampleError, match=rf"^sample {name} \(mix\.json\): {longest} tokens .*batch\.tokens \(now {longest - 1}\)"
+    ):
+        make_steps(dataset, row_tokens=longest - 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_image_names_record_and_path_and_no_worker(
+    tmp_path: Path, records: list[dict], processor: Processor, workers: int
+) -> None:
+    steps = make_steps(open_data(tmp_path, records, processor))
+    path = tmp_path / "images" / "4.png"
+    path.write_bytes(path.read_bytes()[:45])
+    with pytest.raises(SampleError) as caught:
+        list(read_steps(steps, 0, LoaderConfig(workers=workers)))
+    message = str(caught.value)
+    assert message.startswith(f"sample r4 (mix.json): {path}: broken image (")
+    assert "\n" not in message and "worker" not in message
+    assert "Caught" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_error_of_ours_keeps_its_traceback_across_workers(processor: Processor) -> None:
+    class Broken:
+        num_steps = 1
+
+        def make(self, number: int) -> Step:
+            raise ValueError("a mistake in the code")
+
+    with pytest.raises(ValueError, match=r"in make\n.*raise ValueError\(\"a mistake in the code\"\)") as caught:
+        list(read_steps(Broken(), 0, LoaderConfig(workers=1)))
+    traceback.clear_frames(
+        caught.tb
+    )  # lets the loader go at once; found by the garbage collector, it waits five seconds
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_step_holds_its_samples_once_in_rows_that_fit(
+    tmp_path: Path, records: list[dict], processor: Processor, packing: bool
+) -> None:
+    records[3]["conversations"][1]["value"] = "red " * 60
+    dataset = open_data(tmp_path, records, processor)
+    row_tokens = dataset.lengths[3] + dataset.lengths[1]  # both fit a packed row, and not a padded batch
+    steps = make_steps(dataset, row_tokens=row_tokens, packing=packing)
+    for number in range(steps.num_steps):
+        step = steps.make(number)
+        assert sorted(step.ids) == sorted(f"r{i}" for i in steps.order.step(number))
+        assert all(batch["input_ids"].numel() <= row_tokens for batch in step.batches)
+
+
+def test_a_step_counts_what_is_in_it(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    dataset = open_data(tmp_path, records, processor)
+    step = make_steps(dataset).make(0)
+    examples = [dataset.example(int(name.removeprefix("r"))) for name in step.ids]
+    learnt = sum(int((example.labels != IGNORE).sum()) for example in examples)
+    assert step.num_samples == 4
+    assert step.num_targets == step.tokens["learnt"] == learnt
+    assert step.tokens["image"] == P * sum(len(example.pixel_values) for example in examples)
+    assert step.tokens["text"] + step.tokens["image"] == sum(len(example.input_ids) for example in examples)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("packing", [True, False])
+def test_ranks_get_equally_many_batches_and_together_every_sample_once(
+    tmp_path: Path,
+    records: list[dict],
+    processor: Processor,
+    monkeypatch: pytest.MonkeyPatch,
+    packing: bool,
+    world_size: int,
+) -> None:
+    steps = make_steps(open_data(tmp_path, records, processor), row_tokens=130, packing=packing)
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    for number in range(steps.num_steps):
+        shares = []
+        for rank in range(world_size):
+            monkeypatch.setenv("RANK", str(rank))
+            shares.append(steps.make(number))
+        assert len({len(share.batches) for share in shares}) == 1
+        assert sorted(name for share in shares for name in share.ids) == sorted(
+            f"r{i}" for i in steps.order.step(number)
+        )
+        assert sum(share.num_samples for share in shares) == len(steps.order.step(number))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_steps_are_the_same_for_any_number_of_workers(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    steps = make_steps(open_data(tmp_path, records, processor))
+    alone, one, three = (list(read_steps(steps, 0, LoaderConfig(workers=workers))) for workers in (0, 1, 3))
+    assert len(alone) == steps.num_steps == 5
+    assert_same_steps(alone, one)
+    assert_same_steps(alone, three)
+
+
+def test_a_run_resumes_in_the_middle_with_the_same_steps(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    steps = make_steps(open_data(tmp_path, records, processor))
+    whole = list(read_steps(steps, 0, LoaderConfig(workers=0)))
+    again = make_steps(open_data(tmp_path, records, processor))
+    assert_same_steps(whole[3:], list(read_steps(again, 3, LoaderConfig(workers=0))))
+    assert list(read_steps(again, 5, LoaderConfig(workers=0))) == []
