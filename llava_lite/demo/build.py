@@ -79,7 +79,7 @@ def stages(out: Path, short: bool) -> list[Stage]:
         Stage("world", (), f"{size}{code}", write_world),
         Stage("parts", ("world",), code, write_parts),
         train(
-            "clip",
+            "contrastive",
             "contrastive",
             ("parts",),
             f"model.clip={out / 'parts' / 'clip'}",
@@ -96,8 +96,8 @@ def stages(out: Path, short: bool) -> list[Stage]:
         train(
             "align",
             "align",
-            ("clip", "language_model"),
-            f"model.vision_tower={out / 'clip'}",
+            ("contrastive", "language_model"),
+            f"model.vision_tower={out / 'contrastive'}",
             f"model.language_model={out / 'language_model'}",
             f"data.path={data / 'captions.json'}",
             images,

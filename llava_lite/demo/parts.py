@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sentencepiece
 import torch
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
@@ -151,7 +152,10 @@ def train_tokenizer(folder: Path, texts: Iterable[str]) -> LlamaTokenizer:
         byte_fallback=True,
         minloglevel=2,
     )
-    (folder / "tokenizer.model").write_bytes(learnt.getvalue())
+    model = ModelProto()
+    model.ParseFromString(learnt.getvalue())
+    model.normalizer_spec.add_dummy_prefix = True  # as Llama's; while training it would have hidden words without it
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
     tokenizer: LlamaTokenizer = LlamaTokenizer.from_pretrained(
         folder, legacy=False, add_bos_token=True, add_eos_token=False
     )

@@ -24,7 +24,8 @@ SHAPES = ("circle", "square", "triangle", "cross")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 NUMBERS = ("zero", "one", "two", "three", "four")
-OPPOSITE = {"to the right of": "to the left of", "to the left of": "to the right of", "below": "above", "above": "below"}
+DIRECTIONS = {"to the right of": (1, 0), "to the left of": (-1, 0), "below": (0, 1), "above": (0, -1)}
+"""Words of a relation -> step on the grid (columns, rows)."""
 NAMES = tuple(f"{color} {shape}" for color, shape in product(COLORS, SHAPES))
 IMAGE_SIZE = 64
 
@@ -92,16 +93,13 @@ _THIRDS = (0.0, 2 * math.pi / 3, 4 * math.pi / 3)
 
 
 def caption(scene: Scene) -> str:
-    """Say everything in one phrase: `at the top left a red circle and at the bottom left a blue square`.
-
-    The place comes first: what follows it can then be learnt as an answer to it.
-    """
-    phrases = [f"at the {thing.place} a {thing.name}" for thing in scene]
+    """Say everything in one phrase: `a red circle at the top left and a blue square at the bottom left`."""
+    phrases = [f"a {thing.name} at the {thing.place}" for thing in scene]
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
 
 
 def describe(scene: Scene) -> str:
-    """Say everything in whole sentences, one a thing."""
+    """Say everything in whole sentences, one a thing: `At the top left is a red circle.`"""
     return " ".join(f"{fact[0].upper()}{fact[1:]}." for fact in facts(scene))
 
 
@@ -111,22 +109,27 @@ def facts(scene: Scene) -> list[str]:
 
 
 def ask_color(scene: Scene, generator: Random) -> Question | None:
+    """Ask about a place or about the only thing of a shape.
+
+    This answer and others repeat what was asked: the words to look up then stand beside the word looked up, which a
+    small model learns long before it looks up anything farther away.
+    """
     thing = generator.choice(scene)
     if _is_only(scene, shape=thing.shape) and generator.random() < 0.5:
-        return f"What color is the {thing.shape}?", thing.color
-    return f"What color is the object at the {thing.place}?", thing.color
+        return f"What color is the {thing.shape}?", f"The {thing.shape} is {thing.color}."
+    return f"What color is the object at the {thing.place}?", f"The object at the {thing.place} is {thing.color}."
 
 
 def ask_shape(scene: Scene, generator: Random) -> Question | None:
     thing = generator.choice(scene)
     if _is_only(scene, color=thing.color) and generator.random() < 0.5:
-        return f"What shape is the {thing.color} object?", thing.shape
-    return f"What shape is the object at the {thing.place}?", thing.shape
+        return f"What shape is the {thing.color} object?", f"The {thing.color} object is a {thing.shape}."
+    return f"What shape is the object at the {thing.place}?", f"The object at the {thing.place} is a {thing.shape}."
 
 
 def ask_where(scene: Scene, generator: Random) -> Question | None:
     thing = generator.choice(scene)
-    return f"Where is the {thing.name}?", thing.place
+    return f"Where is the {thing.name}?", f"The {thing.name} is at the {thing.place}."
 
 
 def ask_count(scene: Scene, generator: Random) -> Question | None:
@@ -148,25 +151,22 @@ def ask_exist(scene: Scene, generator: Random) -> Question | None:
 
 
 def ask_relation(scene: Scene, generator: Random) -> Question | None:
-    """Ask whether one thing lies on a side of another; half of the answers are yes."""
-    pairs = [(a, b, words) for a, b in product(scene, scene) for words in _directions(a, b)]
-    if not pairs:
-        return None
-    first, second, words = generator.choice(pairs)
-    if generator.random() < 0.5:
-        return f"Is the {first.name} {words} the {second.name}?", "yes"
-    return f"Is the {first.name} {OPPOSITE[words]} the {second.name}?", "no"
+    """Ask what lies next to a thing; the answer reasons over where that is. One in six finds nothing there."""
+    questions: dict[bool, list[Question]] = {True: [], False: []}
+    for thing, (words, step) in product(scene, DIRECTIONS.items()):
+        cell = PLACES.index(thing.place)
+        column, row = cell % 2 + step[0], cell // 2 + step[1]
+        if 0 <= column < 2 and 0 <= row < 2:
+            place = PLACES[2 * row + column]
+            there = [f"a {other.name}" for other in scene if other.place == place]
+            answer = f"The {thing.name} is at the {thing.place}, and at the {place} is {(there or ['nothing'])[0]}."
+            questions[bool(there)].append((f"What is {words} the {thing.name}?", answer))
+    chosen = questions[generator.random() > 1 / 6]
+    return generator.choice(chosen) if chosen else None
 
 
 def ask_compare(scene: Scene, generator: Random) -> Question | None:
-    """Compare two things by height, or two colors or shapes by number."""
-    if len(scene) < 2:
-        return None
-    return generator.choice((_compare_numbers, _compare_numbers, _compare_height))(scene, generator)
-
-
-def _compare_numbers(scene: Scene, generator: Random) -> Question | None:
-    """Compare two numbers that differ; half of the answers are yes."""
+    """Compare two colors or two shapes by number, which differ; half of the answers are yes."""
     words = {f"{color} objects": sum(thing.color == color for thing in scene) for color in COLORS}
     if generator.random() < 0.5:
         words = {PLURALS[shape]: sum(thing.shape == shape for thing in scene) for shape in SHAPES}
@@ -177,25 +177,6 @@ def _compare_numbers(scene: Scene, generator: Random) -> Question | None:
     if generator.random() < 0.5:
         return f"Are there more {more} than {fewer}?", "yes"
     return f"Are there more {fewer} than {more}?", "no"
-
-
-def _compare_height(scene: Scene, generator: Random) -> Question | None:
-    axis = generator.choice((0, 1))
-    word = {0: {"top": "higher", "bottom": "lower"}, 1: {"left": "further left", "right": "further right"}}[axis]
-    first, second = generator.sample(scene, 2)
-    sides = first.place.split()[axis], second.place.split()[axis]
-    if sides[0] == sides[1]:
-        return None
-    side, relation = generator.choice(list(word.items()))
-    answer = first if sides[0] == side else second
-    return f"Which is {relation}, the {first.name} or the {second.name}?", answer.name
-
-
-def _directions(first: Thing, second: Thing) -> list[str]:
-    """How the first thing lies to the second."""
-    (top, left), (other_top, other_left) = first.place.split(), second.place.split()
-    across = [f"to the {left} of"] if left != other_left else []
-    return across + (["above" if top == "top" else "below"] if top != other_top else [])
 
 
 def _is_only(scene: Scene, *, color: str | None = None, shape: str | None = None) -> bool:

@@ -67,8 +67,8 @@ DETAILED_INSTRUCTIONS = (
 """LLaVA's detailed instructions, word for word."""
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-CONVERSATION_KINDS = ("color", "shape", "where", "exist", "count", "color", "shape", "where", "exist")
-REASONING_KINDS = ("relation", "compare", "count", "relation", "compare")
+CONVERSATION_KINDS = ("color", "shape", "where", "where", "count", "count", "exist", "exist", "exist", "exist")
+REASONING_KINDS = ("relation", "compare", "compare", "count", "where")
 POPE_CATEGORIES = ("adversarial", "popular", "random")
 
 PLAIN_DIALOGUES: tuple[tuple[Question, ...], ...] = (
@@ -162,7 +162,9 @@ def _instructions(pairs: list[tuple[str, Scene]], generator: Random) -> Iterable
         yield _record(f"{name}-reasoning", _ask_each(REASONING_KINDS, scene, generator), image, generator)
         if generator.random() < 1 / 2:
             turns = [(generator.choice(DETAILED_INSTRUCTIONS), describe(scene))]
-            yield _record(f"{name}-detail", turns, image, generator)
+        else:
+            turns = [(generator.choice(BRIEF_INSTRUCTIONS), caption(scene))]
+        yield _record(f"{name}-detail", turns, image, generator)
 
 
 def _dialogues(scenes: list[Scene], generator: Random) -> Iterable[dict]:
@@ -190,10 +192,10 @@ def _ask_each(kinds: tuple[str, ...], scene: Scene, generator: Random) -> list[Q
         asked = _try_to_ask(kind, scene, generator)
         if asked is not None:
             questions[asked[0]] = asked[1]
-    turns = list(questions.items())
-    if generator.random() < 1 / 4:
-        turns[0] = (turns[0][0] + SHORT_ANSWER, turns[0][1])
-    return turns
+    return [
+        (text + SHORT_ANSWER if " " not in answer and generator.random() < 1 / 3 else text, answer)
+        for text, answer in questions.items()
+    ]
 
 
 def _try_to_ask(kind: str, scene: Scene, generator: Random) -> Question | None:

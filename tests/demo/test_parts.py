@@ -8,7 +8,7 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from llava_lite.demo.parts import VICUNA_WORDS, read_texts, write_clip, write_language_model
+from llava_lite.demo.parts import read_texts, write_clip, write_language_model
 from llava_lite.demo.world import write_world
 
 
@@ -36,15 +36,10 @@ def test_tokenizer_is_shaped_like_vicunas(tokenizer: PreTrainedTokenizerBase) ->
     assert tokenizer("red").input_ids[0] == 1
 
 
-def test_every_word_of_the_template_is_one_piece(tokenizer: PreTrainedTokenizerBase) -> None:
-    pieces = tokenizer.tokenize(VICUNA_WORDS)
-    assert len(pieces) == len([*VICUNA_WORDS.split()]) + sum(VICUNA_WORDS.count(mark) for mark in ".,:") + 2  # user's
-    assert tokenizer.tokenize("yes</s>USER: Where") == ["▁yes", "</s>", "USER", ":", "▁Where"]
-
-
-def test_line_breaks_keep_the_next_word_whole(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert tokenizer.tokenize("\nWhat color")[-2:] == ["What", "▁color"]
-    assert tokenizer.tokenize("?\nAnswer the")[-2:] == ["Answer", "▁the"]
+def test_words_that_matter_and_roles_are_one_piece(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = " The object at the top left is red.</s>USER: Is there a blue square? ASSISTANT: yes"
+    pieces = tokenizer.tokenize(text)
+    assert {"▁top▁left", "▁red", "USER:", "▁blue", "▁square", "▁ASSISTANT:", "▁yes", "</s>"} <= set(pieces)
 
 
 def test_fast_tokenizer_equals_sentencepiece(parts: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -71,9 +71,15 @@ def test_instructions_are_of_llavas_three_kinds(world: Path) -> None:
 
 
 def test_training_shows_both_image_orders_and_the_short_answer_suffix(world: Path) -> None:
-    firsts = [record["conversations"][0]["value"] for record in read_json(world / "instructions.json")]
-    assert {first.startswith("<image>") for first in firsts} == {True, False}
-    assert 0 < sum(SHORT_ANSWER in first for first in firsts) < len(firsts)
+    turns = [record["conversations"] for record in read_json(world / "instructions.json")]
+    assert {record[0]["value"].startswith("<image>") for record in turns} == {True, False}
+    short = {
+        record[i + 1]["value"]
+        for record in turns
+        for i in range(0, len(record), 2)
+        if SHORT_ANSWER in record[i]["value"]
+    }
+    assert {"yes", "no"} <= short and not any(" " in answer for answer in short)
 
 
 def test_held_out_scenes_do_not_occur_in_training(world: Path) -> None:
@@ -127,20 +133,26 @@ def answers(kind: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("kind", "question", "answer"),
     [
-        ("color", "What color is the object at the top left?", "red"),
-        ("color", "What color is the square?", "blue"),
-        ("shape", "What shape is the red object?", "circle"),
-        ("where", "Where is the blue square?", "bottom left"),
+        ("color", "What color is the object at the top left?", "The object at the top left is red."),
+        ("color", "What color is the square?", "The square is blue."),
+        ("shape", "What shape is the red object?", "The red object is a circle."),
+        ("where", "Where is the blue square?", "The blue square is at the bottom left."),
         ("count", "How many blue objects are there?", "two"),
         ("count", "How many crosses are there?", "zero"),
         ("exist", "Is there a red square in the image?", "no"),
         ("exist", "Is there a blue square in the image?", "yes"),
-        ("relation", "What is to the right of the red circle?", "blue circle"),
-        ("relation", "What is above the blue square?", "red circle"),
-        ("relation", "What is below the blue circle?", "nothing"),
-        ("compare", "Is the object at the top left the same shape as the object at the top right?", "yes"),
-        ("compare", "Which is lower, the red circle or the blue square?", "blue square"),
-        ("compare", "Which is further right, the blue circle or the blue square?", "blue circle"),
+        (
+            "relation",
+            "What is to the right of the red circle?",
+            "The red circle is at the top left, and at the top right is a blue circle.",
+        ),
+        (
+            "relation",
+            "What is below the blue circle?",
+            "The blue circle is at the top right, and at the bottom right is nothing.",
+        ),
+        ("compare", "Are there more circles than squares?", "yes"),
+        ("compare", "Are there more red objects than blue objects?", "no"),
     ],
 )
 def test_questions_have_true_answers(kind: str, question: str, answer: str) -> None:
@@ -161,13 +173,13 @@ def test_captions_and_descriptions_say_everything() -> None:
         caption(SCENE)
         == "a red circle at the top left, a blue circle at the top right and a blue square at the bottom left"
     )
-    assert describe(SCENE[:1]) == "There is a red circle at the top left."
+    assert describe(SCENE[:1]) == "At the top left is a red circle."
 
 
 def test_description_score_counts_facts_and_punishes_guessing() -> None:
     assert score_description(describe(SCENE), facts(SCENE)) == 1
     assert score_description(describe(SCENE[:2]), facts(SCENE)) == pytest.approx(2 / 3)
-    assert score_description(describe(SCENE) + " There is a white cross at the bottom right.", facts(SCENE)) == 3 / 4
+    assert score_description(describe(SCENE) + " At the bottom right is a white cross.", facts(SCENE)) == 3 / 4
     assert score_description("", facts(SCENE)) == 0
 
 
