@@ -8,6 +8,7 @@ Works on a copy of the checkout. A row whose line is not found, or whose test pa
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def fails(copy: Path, row: dict[str, str]) -> bool:
     code = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "--tb=line", "-p", "no:cacheprovider", row["test"]],
         cwd=copy,
-        env={**__import__("os").environ, "PYTHONPATH": str(copy)},
+        env={**os.environ, "PYTHONPATH": str(copy)},
         capture_output=True,
     ).returncode
     path.write_text(whole, encoding="utf-8")

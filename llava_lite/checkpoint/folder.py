@@ -66,6 +66,8 @@ def writing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     yield new
+    for file in new.iterdir():  # safetensors writes files that only their owner may read
+        file.chmod((new / "config.json").stat().st_mode)
     (folder / "config.json").unlink(missing_ok=True)
     for stale in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
         stale.unlink()

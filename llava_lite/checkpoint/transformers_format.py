@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import GenerationConfig, LlavaConfig, LlavaProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate
+from llava_lite.conversation.template import IMAGE_MARK
 from llava_lite.models.language_model import LANGUAGE_MODELS
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor

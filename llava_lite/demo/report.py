@@ -57,7 +57,7 @@ def _page(measured: Measured, seconds: dict[str, float], peak_memory_mb: float, 
             render_table(_times(seconds)),
         ],
         intro=[
-            "Vision tower, language model and projector trained from nothing on scenes of coloured shapes; all figures "
+            "Vision tower, language model and projector trained from nothing on scenes of colored shapes; all figures "
             "are of scenes that no stage has seen. Blind: asked without the image; shuffled: shown another one.",
             f"POPE F1 {measured.pope.figures['f1']:.3f} · caption loss after align "
             f"{measured.caption_loss['true_image']:.3f} with the true image, "

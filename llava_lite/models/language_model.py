@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from llava_lite.models.pretrained import PartError, load_part, read_part_config
@@ -50,7 +52,7 @@ def fit_embeddings(model: PreTrainedModel, num_tokens: int) -> None:
 
     The mean is deterministic, so a part saved without the new rows comes back the same.
     """
-    num_rows = model.get_input_embeddings().weight.shape[0]
+    num_rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     if num_tokens <= num_rows:
         return
     model.resize_token_embeddings(num_tokens, mean_resizing=False)

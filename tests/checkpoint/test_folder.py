@@ -173,6 +173,12 @@ def test_shards_are_indexed_and_come_back(
     assert [p.name for p in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(llava_dir: Path) -> None:
+    assert {path.stat().st_mode for path in llava_dir.iterdir() if path.is_file()} == {
+        (llava_dir / "config.json").stat().st_mode
+    }
+
+
 def test_a_llava_folder_of_other_making_is_refused_not_guessed(llava_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(llava_dir, folder)
