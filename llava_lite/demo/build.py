@@ -40,11 +40,12 @@ class Stage:
 
 def build_demo(*, out: Path, short: bool) -> None:
     """Run what is due, measure, print, and write report.json and report.html into `out`."""
+    done, fingerprint = run_stages(stages(out, short), out)
     with MemoryWatch() as memory:
-        seconds, fingerprint = run_stages(stages(out, short), out)
         measured = measure.measure(out, fingerprint=fingerprint, short=short)
-    seconds["evaluate"] = measured.seconds
-    write_report(out, measured, seconds=seconds, peak_memory_mb=memory.peak_mb, short=short)
+    seconds = {name: stage["seconds"] for name, stage in done.items()} | {"evaluate": measured.seconds}
+    peak = max(memory.peak_mb, *(stage["peak_memory_mb"] for stage in done.values()))
+    write_report(out, measured, seconds=seconds, peak_memory_mb=peak, short=short)
 
 
 def stages(out: Path, short: bool) -> list[Stage]:
@@ -113,8 +114,11 @@ def stages(out: Path, short: bool) -> list[Stage]:
     ]
 
 
-def run_stages(todo: list[Stage], out: Path) -> tuple[dict[str, float], str]:
-    """Run the stages that are due. Returns the seconds each took when it ran, and the last one's fingerprint."""
+def run_stages(todo: list[Stage], out: Path) -> tuple[dict[str, dict], str]:
+    """Run the stages that are due.
+
+    Returns the `seconds` and `peak_memory_mb` of each when it ran, and the last one's fingerprint.
+    """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "stages.json"
     known: dict[str, dict] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -132,10 +136,12 @@ def run_stages(todo: list[Stage], out: Path) -> tuple[dict[str, float], str]:
         known[stage.name] = {"fingerprint": prints[stage.name], "done": False, "seconds": spent}
         _write(path, known)
         began = time.perf_counter()
-        stage.run(same)
-        known[stage.name] |= {"done": True, "seconds": spent + time.perf_counter() - began}
+        with MemoryWatch() as memory:
+            stage.run(same)
+        seconds = spent + time.perf_counter() - began
+        known[stage.name] |= {"done": True, "seconds": seconds, "peak_memory_mb": memory.peak_mb}
         _write(path, known)
-    return {stage.name: known[stage.name]["seconds"] for stage in todo}, prints[todo[-1].name]
+    return {stage.name: known[stage.name] for stage in todo}, prints[todo[-1].name]
 
 
 def _write(path: Path, content: object) -> None:
