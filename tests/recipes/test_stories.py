@@ -95,17 +95,29 @@ def test_text_alone_trains_a_language_model(train: Command, tmp_path: Path, worl
     )
 
 
+def what_trains(printed: str) -> dict[str, list[str]]:
+    """The table at the start of a run, by part: parameters, trains, dtype, learning rate."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines()]
+    return {cells[0]: cells[1:] for cells in rows if len(cells) > 4}
+
+
 def test_the_start_says_what_trains_at_which_rate(train: Command, capfd: pytest.CaptureFixture[str]) -> None:
     assert train("finetune", "optim.projector_lr=0.03") == 0
-    table = capfd.readouterr().err
-    rows = {
-        cells[0]: cells[1:]
-        for line in table.splitlines()
-        if len(cells := [c.strip() for c in line.split("│")[1:-1]]) > 4
-    }
+    rows = what_trains(capfd.readouterr().err)
     assert rows["vision_tower"][1] == "0" and rows["vision_tower"][-1] == "frozen"
     assert rows["projector"][-1] == "0.03" and rows["language_model"][-1] == "0.01"
     assert all(cells[2] == "float32" for cells in rows.values())
+
+
+def test_align_trains_nothing_but_the_projector(train: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train("align") == 0
+    rows = what_trains(capfd.readouterr().err)
+    assert {part: cells[1] == cells[0] for part, cells in rows.items()} == {
+        "vision_tower": False,
+        "projector": True,
+        "language_model": False,
+    }
+    assert rows["language_model"][1:] == ["0", "float32", "frozen"]
 
 
 def edited(world: Path, tmp_path: Path, change: Callable[[dict], object]) -> str:
