@@ -42,7 +42,7 @@ def build_demo(*, out: Path, short: bool) -> None:
     """Run what is due, measure, print, and write report.json and report.html into `out`."""
     done, fingerprint = run_stages(stages(out, short), out)
     with MemoryWatch() as memory:
-        measured = measure.measure(out, fingerprint=fingerprint, short=short)
+        measured = measure.measure(out, fingerprint=fingerprint)
     seconds = {name: stage["seconds"] for name, stage in done.items()} | {"evaluate": measured.seconds}
     peak = max(memory.peak_mb, *(stage["peak_memory_mb"] for stage in done.values()))
     write_report(out, measured, seconds=seconds, peak_memory_mb=peak, short=short)
@@ -70,9 +70,9 @@ def stages(out: Path, short: bool) -> list[Stage]:
 
         def run(resume: bool) -> None:
             again = "resume=auto" if resume else "overwrite=true"
-            code = recipes.launch(recipes.find("train", recipe), ["--config", str(config), *arguments, again])
-            if code:
-                raise SystemExit(code)
+            exit_code = recipes.launch(recipes.find("train", recipe), ["--config", str(config), *arguments, again])
+            if exit_code:
+                raise SystemExit(exit_code)
 
         return Stage(name, needs, config.read_text(encoding="utf-8") + " ".join(arguments), run)
 

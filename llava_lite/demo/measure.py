@@ -53,7 +53,7 @@ class Measured:
     seconds: float
 
 
-def measure(out: Path, *, fingerprint: str, short: bool) -> Measured:
+def measure(out: Path, *, fingerprint: str) -> Measured:
     """Evaluate `out`/align and `out`/finetune on the held-out scenes; answers of former weights are thrown away."""
     began = time.perf_counter()
     results = out / "eval"
