@@ -136,11 +136,12 @@ def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
         _write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
         processor.tokenizer.save_pretrained(new)
         return {**_plain(language_model.config), "llava_lite": about}
-    about["projector"] = model.projector_kind
+    assert model.projector is not None
+    about["projector"] = model.projector.kind
     if is_native(model):
         _write_weights(new, {native_name(name): w for name, w in weights.items()})
         save_native_processor(new, model, processor)
-        return {**_plain(native_config(model)), "llava_lite": about}
+        return {**_plain(native_config(model, processor.num_patches)), "llava_lite": about}
     assert processor.transform is not None
     _write_weights(new, weights)
     save_tokenizer(new, processor)
@@ -161,17 +162,18 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
     with no_init_weights():
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
         language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    projector = make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype)
+    transform = ImageTransform(LlavaImageProcessorPil.from_pretrained(folder))
     processor = Processor(
         tokenizer=tokenizer,
         template=find_template(about["template"]),
-        transform=ImageTransform(LlavaImageProcessorPil.from_pretrained(folder)),
-        num_patches=tower.num_patches,
+        transform=transform,
+        num_patches=projector.num_patches(tower.num_patches(transform.size)),
         bos=about["bos"],
     )
     model = Llava(
         vision_tower=tower,
-        projector=make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype),
-        projector_kind=about["projector"],
+        projector=projector,
         language_model=language_model,
         image_token_id=processor.image_token_id,
     )

@@ -57,22 +57,23 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
     bos = prepare_tokenizer(tokenizer, image=parts.vision_tower is not None)
     fit_embeddings(language_model, len(tokenizer))
     tower = projector = transform = None
+    num_patches = 0
     if parts.vision_tower is not None:
         tower = load_vision_tower(parts.vision_tower, feature_layer=parts.vision_feature_layer, dtype=dtype)
         hidden_size = int(language_model.config.get_text_config().hidden_size)
         projector = make_projector(parts.projector, tower.hidden_size, hidden_size).to(dtype)
         transform = ImageTransform.from_tower(parts.vision_tower, parts.image_mode)
+        num_patches = projector.num_patches(tower.num_patches(transform.size))
     processor = Processor(
         tokenizer=tokenizer,
         template=find_template(parts.template or family.template),
         transform=transform,
-        num_patches=tower.num_patches if tower else 0,
+        num_patches=num_patches,
         bos=bos,
     )
     model = Llava(
         vision_tower=tower,
         projector=projector,
-        projector_kind=parts.projector,
         language_model=language_model,
         image_token_id=processor.image_token_id,
     )

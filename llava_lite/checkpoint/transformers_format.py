@@ -27,7 +27,7 @@ _NAMES = (
 def is_native(model: Llava) -> bool:
     """Whether transformers' Llava class computes exactly what this model computes."""
     family = LANGUAGE_MODELS[model.language_model.config.model_type]
-    return model.vision_tower is not None and model.projector_kind == "mlp2x_gelu" and family.native
+    return model.projector is not None and model.projector.kind == "mlp2x_gelu" and family.native
 
 
 def native_name(name: str) -> str:
@@ -38,15 +38,18 @@ def native_name(name: str) -> str:
     return name
 
 
-def native_config(model: Llava) -> LlavaConfig:
-    """Describe a model as transformers does. The tower has no layers above the selected one, hence layer -1."""
+def native_config(model: Llava, num_patches: int) -> LlavaConfig:
+    """Describe a model as transformers does; num_patches: visual tokens of a tile.
+
+    The tower has no layers above the selected one, hence layer -1.
+    """
     assert model.vision_tower is not None
     text_config = model.language_model.config
     return LlavaConfig(
         vision_config=model.vision_tower.model.config.to_dict(),
         text_config=text_config.to_dict(),
         image_token_index=model.image_token_id,
-        image_seq_length=model.vision_tower.num_patches,
+        image_seq_length=num_patches,
         vision_feature_select_strategy="default",
         vision_feature_layer=-1,
         tie_word_embeddings=bool(text_config.tie_word_embeddings),

@@ -12,6 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from llava_lite.models import attention
 from llava_lite.models.loss import IGNORE, Loss, token_loss
+from llava_lite.models.projector import Projector
 from llava_lite.models.vision_tower import VisionTower
 
 Part = Literal["vision_tower", "projector", "language_model"]
@@ -20,15 +21,14 @@ Part = Literal["vision_tower", "projector", "language_model"]
 class Llava(nn.Module):
     """Join the parts. A text-only language model is a Llava without tower and projector.
 
-    projector_kind: what `make_projector` was asked for; image_token_id: the id that holds a visual token's place.
+    image_token_id: the id that holds a visual token's place.
     """
 
     def __init__(
         self,
         *,
         vision_tower: VisionTower | None,
-        projector: nn.Module | None,
-        projector_kind: str,
+        projector: Projector | None,
         language_model: PreTrainedModel,
         image_token_id: int,
     ) -> None:
@@ -36,7 +36,6 @@ class Llava(nn.Module):
         self.vision_tower = vision_tower
         self.projector = projector
         self.language_model = language_model
-        self.projector_kind = projector_kind
         self.image_token_id = image_token_id
         attention.install(language_model)
 

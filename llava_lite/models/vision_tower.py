@@ -47,10 +47,12 @@ class VisionTower(nn.Module):
     def hidden_size(self) -> int:
         return int(self.model.config.hidden_size)
 
-    @property
-    def num_patches(self) -> int:
-        """Visual tokens of one tile, P."""
-        return int(self.model.config.image_size // self.model.config.patch_size) ** 2
+    def num_patches(self, tile_size: int) -> int:
+        """Return the patches, P, of a tile of `tile_size` pixels. Raises PartError if the tower takes no such tile."""
+        config = self.model.config
+        if tile_size != config.image_size:
+            raise PartError(f"the vision tower takes tiles of {config.image_size} pixels, not of {tile_size}")
+        return int(config.image_size // config.patch_size) ** 2
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values: float [N, 3, H, W] -> features [N, P, Dv]."""
