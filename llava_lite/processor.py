@@ -6,6 +6,7 @@ answer's span holds its last character. What spells a special token in people's 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -80,9 +81,10 @@ class Processor:
     def with_image_mode(self, mode: ImageMode) -> Processor:
         return replace(self, transform=self.transform.with_mode(mode)) if self.transform else self
 
-    def encode(self, conversation: Conversation) -> Example:
+    def encode(self, conversation: Conversation, max_length: int | None = None) -> Example:
         """Turn a conversation into tensors; one that ends with a question is ready to be answered.
 
+        max_length: cut off what comes after so many tokens; an image that would be cut is left out whole.
         Raises ConversationError, ImageError or ProcessorError.
         """
         prompt = self._render(conversation)
@@ -90,21 +92,42 @@ class Processor:
         ids, labels = self._tokens(prompt, [len(tile) * self.num_patches for tile in tiles])
         side = self.transform.size if self.transform else 0
         pixel_values = torch.cat(tiles) if tiles else torch.zeros(0, 3, side, side)
-        return Example(
+        example = Example(
             input_ids=torch.tensor(ids, dtype=torch.long),
             labels=torch.tensor(labels, dtype=torch.long),
             pixel_values=pixel_values,
             patch_index=torch.arange(len(pixel_values) * self.num_patches),
         )
+        return self._cut(example, self._end(ids, max_length))
 
-    def length(self, conversation: Conversation) -> tuple[int, int]:
+    def length(self, conversation: Conversation, max_length: int | None = None) -> tuple[int, int]:
         """Return how many tokens and how many learnt tokens a conversation has; opens no image.
 
         Raises ConversationError or ProcessorError.
         """
         prompt = self._render(conversation)
         ids, labels = self._tokens(prompt, [self.num_patches] * len(prompt.images))
-        return len(ids), sum(label != IGNORE for label in labels[1:])
+        end = self._end(ids, max_length)
+        return end, sum(label != IGNORE for label in labels[1:end])
+
+    def bound(self, conversation: Conversation) -> int:
+        """Return a number of tokens that a conversation cannot exceed, without tokenising it.
+
+        A token holds at least one byte, so ASCII text has no more tokens than characters, and each of its pieces at
+        most a prefix more. Other text is tokenised. Raises ConversationError or ProcessorError.
+        """
+        prompt = self._render(conversation)
+        if not prompt.text.isascii():
+            return self.length(conversation)[0]
+        num_specials = sum(1 for _ in self._special.finditer(prompt.text))
+        return 2 + len(prompt.text) + 2 * num_specials + len(prompt.images) * (self.num_patches + 1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides what tokens a conversation becomes."""
+        parts = (self.tokenizer.backend_tokenizer.to_str(), self.template, self.num_patches, self.bos)
+        mode = (self.transform.mode, self.transform.size) if self.transform else None
+        return hashlib.sha256(repr((parts, mode)).encode()).hexdigest()
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the text of generated ids, special tokens and surrounding white space left out."""
@@ -123,6 +146,24 @@ class Processor:
         if self.transform is None:
             raise ProcessorError("the conversation shows an image, but this model has no vision tower")
         return self.transform(load_image(source))
+
+    def _end(self, ids: Sequence[int], max_length: int | None) -> int:
+        """Return where to cut to get at most max_length tokens: there, or in front of the images it would fall into."""
+        if max_length is None or len(ids) <= max_length:
+            return len(ids)
+        end = max_length
+        while end and ids[end] == ids[end - 1] == self.image_token_id:
+            end -= 1
+        return end
+
+    def _cut(self, example: Example, end: int) -> Example:
+        """Keep the first `end` tokens, and the tiles whose patches stand among them."""
+        if end == len(example.input_ids):
+            return example
+        num_visual = int((example.input_ids[:end] == self.image_token_id).sum())
+        index = example.patch_index[:num_visual]
+        num_tiles = int(index.max()) // self.num_patches + 1 if num_visual else 0
+        return Example(example.input_ids[:end], example.labels[:end], example.pixel_values[:num_tiles], index)
 
     def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return ids and labels of a prompt whose images take that many visual tokens each."""

@@ -15,8 +15,8 @@ from llava_lite.checkpoint.folder import writing
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.config import Strict
 from llava_lite.data.captions import CaptionDataset, CaptionSteps
-from llava_lite.data.dataset import DataConfig
 from llava_lite.data.loader import LoaderConfig, read_steps
+from llava_lite.data.mixture import SourceConfig
 from llava_lite.data.sampler import Order
 from llava_lite.images.transform import ImageMode, ImageTransform
 from llava_lite.models.clip import load_clip
@@ -41,7 +41,7 @@ class Config(RunConfig):
     """Stage zero."""
 
     model: ModelConfig
-    data: DataConfig
+    data: SourceConfig
     loader: LoaderConfig = LoaderConfig()
 
 
@@ -74,6 +74,7 @@ def main(config: Config) -> None:
         lambda first: read_steps(steps, first, config.loader),
         config,
         num_samples=len(dataset),
+        data_hash=dataset.content_hash,
         save=save,
         start_from=start_from,
     )

@@ -15,9 +15,10 @@ from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.config import Strict
 from llava_lite.conversation.families import find_template
-from llava_lite.data.dataset import DataConfig, InstructionDataset, InstructionSteps
-from llava_lite.data.loader import LoaderConfig, read_steps
-from llava_lite.data.sampler import Order
+from llava_lite.data.dataset import InstructionDataset
+from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
+from llava_lite.data.mixture import DataConfig
+from llava_lite.data.steps import plan_steps
 from llava_lite.images.transform import ImageMode
 from llava_lite.models.llava import Llava, Part
 from llava_lite.processor import Processor
@@ -81,15 +82,28 @@ def main(config: Config) -> None:
     model, processor = load(start_from, dtype=distributed.dtype()) if start_from else start_model(config.model)
     model.to(distributed.device()).train_only(config.train)
 
-    dataset = InstructionDataset(config.data, processor)
-    order = Order(len(dataset), config.batch.samples, config.seed, config.epochs, config.max_steps)
-    steps = InstructionSteps(dataset, order, row_tokens=config.batch.tokens, packing=config.batch.packing)
+    dataset = InstructionDataset(
+        config.data, processor, row_tokens=config.batch.tokens, exact=config.batch.rows is not None
+    )
+    dataset.write_lineage(config.output_dir)
+    steps = plan_steps(
+        dataset,
+        samples=config.batch.samples,
+        rows=config.batch.rows,
+        row_tokens=config.batch.tokens,
+        packing=config.batch.packing,
+        seed=config.seed,
+        epochs=config.epochs,
+        max_steps=config.max_steps,
+    )
+    failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
 
     fit(
         PlainEngine(model, config.optim, num_steps=steps.num_steps),
-        lambda first: read_steps(steps, first, config.loader),
+        lambda first: read_steps(steps, first, config.loader, failures),
         config,
         num_samples=len(dataset),
+        data_hash=dataset.content_hash,
         save=lambda folder: save(folder, model, processor),
         start_from=start_from,
     )

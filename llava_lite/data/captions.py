@@ -15,9 +15,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava_lite.conversation.message import ConversationError
-from llava_lite.data.dataset import DataConfig
 from llava_lite.data.loader import Step
-from llava_lite.data.sample import SampleError, place_image, read_records, record_id
+from llava_lite.data.mixture import Source, SourceConfig
+from llava_lite.data.records import SampleError
+from llava_lite.data.sample import place_image, record_id
 from llava_lite.data.sampler import Order
 from llava_lite.images.loading import ImageError, load_image
 from llava_lite.images.transform import ImageTransform
@@ -36,10 +37,12 @@ class CaptionedImage:
 class CaptionDataset:
     """Records checked on opening: captions, and that the image file exists below the image folder."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.source = config.path.name
-        self.image_dir = config.image_dir or config.path.parent
-        self.records = [self._check(record, i) for i, record in enumerate(read_records(config.path))]
+    def __init__(self, config: SourceConfig) -> None:
+        source = Source(config)
+        self.source = source.name
+        self.content_hash = source.content_hash
+        self.image_dir = source.image_dir
+        self.records = [self._check(source.record(i), i) for i in range(len(source.records))]
 
     def __len__(self) -> int:
         return len(self.records)

@@ -1,136 +1,161 @@
-"""Visual instruction data: checked when opened, images read when a step needs them, each step a pure plan."""
+"""Visual instruction data: checked before the run starts, images read when a step needs them, nothing lost silently."""
 
 from __future__ import annotations
 
-import os.path
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Literal
 
-import torch
-from rich.console import Console
-from rich.progress import track
+import numpy as np
 
 from llava_lite import distributed
-from llava_lite.config import Strict
 from llava_lite.conversation.message import ConversationError
-from llava_lite.data.collate import collate
-from llava_lite.data.loader import Step
-from llava_lite.data.packing import group, pack
-from llava_lite.data.sample import Sample, SampleError, read_records, read_sample
-from llava_lite.data.sampler import Order
+from llava_lite.data.mixture import DataConfig, Mixture
+from llava_lite.data.plan import make_plan, measure
+from llava_lite.data.records import SampleError
+from llava_lite.data.sample import Sample
 from llava_lite.images.loading import ImageError
-from llava_lite.processor import IGNORE, Example, Processor, ProcessorError
+from llava_lite.processor import Example, Processor, ProcessorError
+
+LEFT_OUT = "left_out.jsonl"
+LINEAGE = "lineage.json"
 
 
-class DataConfig(Strict):
-    """Where the records are."""
+@dataclass(frozen=True)
+class LeftOut:
+    """Something of the data that is not learnt from, and why; `why` names the record."""
 
-    path: Path
-    """A JSON list or .jsonl file in LLaVA's format."""
-    image_dir: Path | None = None
-    """The folder below which the records' images lie; by default the data file's own."""
+    what: Literal["bad record", "too long", "cut at the end", "opening answer"]
+    why: str
 
 
 class InstructionDataset:
-    """Records of one file, each checked on opening: roles, answers, image counts, and that its image files exist."""
+    """The samples of a mixture that can be learnt from, each of at most `max_length` tokens.
 
-    def __init__(self, config: DataConfig, processor: Processor) -> None:
-        self.path = config.path
-        self.image_dir = config.image_dir or config.path.parent
+    row_tokens: what a row holds; exact: measure all lengths now, because rows are packed across steps.
+    Raises SampleError where the config lets bad or too long records end the run.
+    """
+
+    def __init__(self, config: DataConfig, processor: Processor, *, row_tokens: int, exact: bool = False) -> None:
+        self.config = config
         self.processor = processor
-        self.records = read_records(config.path)
-        self.lengths: list[int] = []
-        console = Console(stderr=True, quiet=not distributed.is_main())
-        for number in track(range(len(self)), f"checking {self.path.name}", console=console, transient=True):
-            self.lengths.append(self._check(self.sample(number)))
+        self.max_length = min(config.max_length or row_tokens, row_tokens)
+        self.mixture = Mixture(config)
+        plan = make_plan(self.mixture, processor, limit=self.max_length, exact=exact)
+        self._lengths = plan.lengths
+        self.left_out = [LeftOut("opening answer", note) for note in plan.notes.values()]
+        self._leave_out("bad record", plan.bad, config.on_bad_sample, "mend them, or set data.on_bad_sample=skip")
+        self._shorten(np.flatnonzero(plan.lengths > self.max_length))
+        self._entries = np.flatnonzero(self._lengths)
+        if not len(self._entries):
+            raise SampleError(f"no usable sample among {len(self.mixture)} records; {self._first_losses()}")
+        if self.left_out:
+            counts = Counter(loss.what for loss in self.left_out)
+            told = ", ".join(f"{count} {what}" for what, count in counts.items())
+            distributed.logger.warning("data: %s of %s records; see %s", told, len(self.mixture), LEFT_OUT)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self._entries)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over all that decides which samples there are, in which order."""
+        contents = [source.content_hash for source in self.mixture.sources]
+        digest = hashlib.sha256(f"{contents} {self.max_length}".encode())
+        for part in (self.mixture.source_of, self.mixture.record_of, self._entries):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every sample: int32 [n]."""
+        return np.array([self.length(number) for number in range(len(self))], dtype=np.int32)
+
+    def length(self, number: int) -> int:
+        """Return a sample's length in tokens, measured now if it was not yet."""
+        known = int(self._lengths[self._entries[number]])
+        if known > 0:
+            return known
+        try:
+            return measure(self.sample(number), self.processor)
+        except SampleError:
+            if self.config.on_bad_sample == "error":
+                raise
+            return -known  # it will fail when it is read, and be replaced by one no longer than this
 
     def sample(self, number: int) -> Sample:
-        """Read one record."""
-        return read_sample(self.records[number], source=self.path.name, number=number, image_dir=self.image_dir)
+        """Read one sample's record."""
+        return self.mixture.sample(int(self._entries[number]))
 
-    def example(self, number: int) -> Example:
-        """Encode one record, opening its images. Raises SampleError that names it."""
+    def example(self, number: int) -> tuple[str, Example]:
+        """Encode one sample, opening its images; return its id as well. Raises SampleError that names it."""
         sample = self.sample(number)
         try:
-            return self.processor.encode(sample.conversation)
+            example = self.processor.encode(sample.conversation, self.max_length)
         except (ImageError, ConversationError, ProcessorError) as error:
             raise SampleError(f"{sample.name}: {error}") from None
-
-    def _check(self, sample: Sample) -> int:
-        """Return the sample's length in tokens, or raise SampleError."""
-        for image in sample.conversation.images:
-            if not os.path.isfile(str(image.source)):  # unlike Path.is_file, False for every name that cannot be
-                raise SampleError(f"{sample.name}: no image file {image.source}; check data.image_dir={self.image_dir}")
-        if sample.conversation.images and self.processor.transform is None:
-            raise SampleError(f"{sample.name}: has an image, but the model has no vision tower; set model.vision_tower")
-        try:
-            length, num_learnt = self.processor.length(sample.conversation)
-        except (ConversationError, ProcessorError) as error:
-            raise SampleError(f"{sample.name}: {error}") from None
-        if num_learnt == 0:
-            raise SampleError(f"{sample.name}: its answers have no token to learn; write them out")
-        return length
-
-
-class InstructionSteps:
-    """The steps of a run: which samples, packed into rows of at most `row_tokens`, dealt to ranks."""
-
-    def __init__(self, dataset: InstructionDataset, order: Order, *, row_tokens: int, packing: bool) -> None:
-        self.dataset = dataset
-        self.order = order
-        self.row_tokens = row_tokens
-        self.packing = packing
-        longest = max(range(len(dataset)), key=lambda i: dataset.lengths[i])
-        if dataset.lengths[longest] > row_tokens:
+        planned = int(self._lengths[self._entries[number]])
+        if 0 < planned != len(example.input_ids):
             raise SampleError(
-                f"{dataset.sample(longest).name}: {dataset.lengths[longest]} tokens do not fit a row; "
-                f"raise batch.tokens (now {row_tokens}) or shorten the record"
+                f"{sample.name}: {len(example.input_ids)} tokens where {planned} were planned: its image has changed; "
+                f"delete {self.config.cache_dir}"
             )
+        return sample.id, example
 
-    @property
-    def num_steps(self) -> int:
-        return self.order.num_steps
+    def write_lineage(self, folder: Path) -> None:
+        """Write what the run learns from (lineage.json) and what it leaves out (left_out.jsonl)."""
+        if not distributed.is_main():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        lineage = {
+            "samples": len(self),
+            "max_length": self.max_length,
+            "left_out": Counter(loss.what for loss in self.left_out),
+            "seed": self.config.seed,
+            "sources": self.mixture.lineage(),
+        }
+        (folder / LINEAGE).write_text(json.dumps(lineage, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = [json.dumps(asdict(loss), ensure_ascii=False) + "\n" for loss in self.left_out]
+        (folder / LEFT_OUT).write_text("".join(lines), encoding="utf-8")
 
-    def rows(self, number: int) -> list[list[int]]:
-        """Plan a step: the samples of each row (packed) or of each padded batch; the same on every rank."""
-        samples = self.order.step(number)
-        lengths = [self.dataset.lengths[i] for i in samples]
-        rows = (pack if self.packing else group)(lengths, self.row_tokens)
-        return [[samples[i] for i in row] for row in rows]
-
-    def make(self, number: int) -> Step:
-        """Read this rank's rows of a step. Each rank gets as many; one that has fewer gets an empty row."""
-        rows = self.rows(number)
-        rank, world_size = distributed.rank(), distributed.world_size()
-        rows += [[] for _ in range(-len(rows) % world_size)]
-        return self._read(rows[rank::world_size])
-
-    def _read(self, rows: Sequence[Sequence[int]]) -> Step:
-        processor = self.dataset.processor
-        batches: list[Mapping[str, torch.Tensor]] = []
-        tokens = Counter(text=0, image=0, learnt=0)
-        for row in rows:
-            examples = [self.dataset.example(i) for i in row]
-            batch = collate(
-                examples,
-                num_patches=processor.num_patches,
-                packed=self.packing,
-                tile_size=processor.transform.size if processor.transform else 0,
+    def _leave_out(
+        self, what: Literal["bad record", "too long"], why: dict[int, str], policy: str, remedy: str
+    ) -> None:
+        """End the run over these entries, or leave them out."""
+        if policy == "error" and why:
+            first, more = next(iter(why.values())), len(why) - 1
+            rest = f"; and {more} more such records: {remedy}; `llava-lite doctor` lists them" if more else ""
+            raise SampleError(first + rest)
+        if what == "bad record" and len(why) > self.config.max_bad * len(self.mixture):
+            share = f"{len(why)} of {len(self.mixture)} records cannot be used"
+            raise SampleError(
+                f"{share}, more than data.max_bad={self.config.max_bad:g}; the first: {next(iter(why.values()))}"
             )
-            batches.append(cast("Mapping[str, torch.Tensor]", batch))  # a TypedDict is one, but mypy does not say so
-            num_image = sum(len(example.patch_index) for example in examples)
-            tokens["image"] += num_image
-            tokens["text"] += sum(len(example.input_ids) for example in examples) - num_image
-            tokens["learnt"] += int((batch["labels"] != IGNORE).sum())
-        return Step(
-            batches=batches,
-            num_targets=tokens["learnt"],
-            num_samples=sum(map(len, rows)),
-            tokens=tokens,
-            ids=[self.dataset.sample(i).id for row in rows for i in row],
-        )
+        self.left_out += [LeftOut(what, reason) for reason in why.values()]
+        self._lengths[list(why)] = 0
+
+    def _shorten(self, entries: np.ndarray) -> None:
+        """Apply `too_long`."""
+        remedy = "raise batch.tokens, or set data.too_long=truncate or skip"
+        long = {
+            int(
+                entry
+            ): f"{self.mixture.name(int(entry))}: {self._lengths[entry]} tokens do not fit in {self.max_length}; "
+            "raise batch.tokens (or data.max_length), shorten the record, or set data.too_long"
+            for entry in entries
+        }
+        if self.config.too_long != "truncate":
+            return self._leave_out("too long", long, self.config.too_long, remedy)
+        for entry, why in long.items():
+            try:
+                self._lengths[entry] = measure(self.mixture.sample(entry), self.processor, self.max_length)
+                self.left_out.append(LeftOut("cut at the end", why.partition(";")[0]))
+            except SampleError as error:
+                self._leave_out("too long", {entry: str(error)}, "skip", remedy)
+
+    def _first_losses(self) -> str:
+        return "; ".join(loss.why for loss in self.left_out[:3])

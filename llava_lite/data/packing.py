@@ -5,6 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+
+WINDOW = 2**15
+
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Put items into as few bins as best-fit decreasing finds; no bin holds more than `capacity`.
@@ -42,6 +47,20 @@ def group(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         else:
             groups.append([item])
     return groups
+
+
+def pack_epoch(lengths: np.ndarray, order: np.ndarray, capacity: int, generator: torch.Generator) -> list[np.ndarray]:
+    """Pack all samples of an epoch into rows, in shuffled order: a row is the int32 [k] samples in it.
+
+    Best fit looks at WINDOW samples of the order at a time, which fills rows as well as looking at all, and leaves what
+    stands in a row, and near it, to chance.
+    """
+    rows: list[np.ndarray] = []
+    for start in range(0, len(order), WINDOW):
+        window = order[start : start + WINDOW]
+        bins = pack(lengths[window].tolist(), capacity)
+        rows += [window[bins[i]].astype(np.int32) for i in torch.randperm(len(bins), generator=generator).tolist()]
+    return rows
 
 
 def _largest_first(lengths: Sequence[int], capacity: int) -> list[int]:

@@ -1,97 +1,43 @@
-"""Records as LLaVA writes them, checked one by one. An error names the record, the file and the field."""
+"""One record, as LLaVA or OpenAI write it, to a checked conversation. An error names record, file and field.
+
+    LLaVA    {"id", "image": path or list, "conversations": [{"from": "human" | "gpt" | "system", "value": text}]}
+    OpenAI   {"id", "messages": [{"role": "user" | "assistant" | "system", "content": text or list of parts}]}
+
+Every other field is left alone. Both spellings of a turn's keys are read in both.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-from llava_lite.conversation.message import Conversation, ConversationError, Image, Message, Role
+from llava_lite.conversation.message import Conversation, ConversationError, Image, Message
+from llava_lite.data.records import SampleError
+from llava_lite.images.loading import FileSlice
 
-_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant"}
+_ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 _MARK = "<image>"
-
-
-class SampleError(ValueError):
-    """A data file or record that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One checked record: where it came from, and what was said."""
+    """One checked record: where it came from, what was said, and what reading it left out on purpose (`notes`)."""
 
     id: str
     source: str
     conversation: Conversation
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        return f"sample {self.id} ({self.source})"
+        return sample_name(self.id, self.source)
 
 
-def read_records(path: Path) -> list[dict]:
-    """Read a JSON list or, by its suffix, a .jsonl file of records. Raises SampleError that says where it is broken."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        beside = ", ".join(sorted(p.name for p in path.parent.glob("*.json*"))[:5]) if path.parent.is_dir() else ""
-        raise SampleError(f"{path}: no such data file{f'; beside it: {beside}' if beside else ''}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SampleError(f"{path}: cannot be read ({error})") from None
-    records = list(_read_lines(text, path)) if path.suffix == ".jsonl" else _read_list(text, path)
-    for number, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise SampleError(f"{path}: record {number} is not an object but {type(record).__name__}")
-    if not records:
-        raise SampleError(f"{path}: holds no record")
-    return records
-
-
-def _read_list(text: str, path: Path) -> list:
-    try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = "; name it .jsonl if it has one record a line" if error.msg == "Extra data" else ""
-        place = f"line {error.lineno}, column {error.colno}"
-        raise SampleError(f"{path}: broken JSON at {place}: {error.msg}{hint}") from None
-    if not isinstance(records, list):
-        raise SampleError(f"{path}: holds a {type(records).__name__}; write a list of records")
-    return records
-
-
-def _read_lines(text: str, path: Path) -> Iterator[dict]:
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 inside a string
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise SampleError(f"{path}: broken JSON at line {number}, column {error.colno}: {error.msg}") from None
-
-
-def read_sample(record: dict, *, source: str, number: int, image_dir: Path) -> Sample:
-    """Check a record in LLaVA's format and read it as a conversation.
-
-    `image` is a path or a list of paths below image_dir, one for each `<image>` in the human turns; a record without it
-    is text only. With `"image": []` a human's `<image>` is a word like any other. Raises SampleError.
-    """
-    sample_id = record_id(record, number)
-    try:
-        images = _read_images(record, image_dir)
-        turns = record.get("conversations")
-        if not isinstance(turns, list) or not turns:
-            raise ConversationError("no `conversations`; a record holds a list of human and gpt turns")
-        spelled = images == [] and "image" in record
-        pending = iter(images)
-        messages = [_read_turn(turn, i, pending, spelled) for i, turn in enumerate(turns)]
-        if not spelled:
-            _check_counts(len(images), sum(t["value"].count(_MARK) for t in turns if t["from"] == "human"))
-        if messages[-1].role == "user":
-            raise ConversationError(f"turn {len(messages)} (human) has no answer; add one or drop the turn")
-        return Sample(sample_id, source, Conversation(tuple(messages)))
-    except ConversationError as error:
-        raise SampleError(f"sample {sample_id} ({source}): {error}") from None
+def sample_name(sample_id: str, source: str) -> str:
+    return f"sample {sample_id} ({source})"
 
 
 def record_id(record: dict, number: int) -> str:
@@ -100,47 +46,171 @@ def record_id(record: dict, number: int) -> str:
     return str(number if own is None else own)
 
 
+def read_sample(record: dict, *, source: str, number: int, image_dir: Path) -> Sample:
+    """Check a record and read it as a conversation.
+
+    `image` (or `images`) is a path below image_dir, a data: URI or what the container holds, or a list of these: one
+    for each `<image>` in the human turns. A record without is text only; with `"image": []` an `<image>` is a word like
+    any other. Parts of a `content` list carry their own images (`image_url`, `image`) or take the record's in order.
+    Raises SampleError.
+    """
+    sample_id = record_id(record, number)
+    try:
+        conversation, notes = _read_conversation(record, image_dir)
+    except ConversationError as error:
+        raise SampleError(f"{sample_name(sample_id, source)}: {error}") from None
+    return Sample(sample_id, source, conversation, notes)
+
+
 def place_image(path: str, image_dir: Path) -> Path:
     """Return where a record's image lies. Raises ConversationError for a path that leads out of the image folder."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    place = PurePosixPath(path)
+    inside = place.is_relative_to(image_dir.absolute().as_posix()) if place.is_absolute() else True
+    if ".." in place.parts or not inside:
         raise ConversationError(f"image {path!r} leads out of the image folder; give a path below data.image_dir")
     return image_dir / path
 
 
-def _read_images(record: dict, image_dir: Path) -> list[Image]:
-    value = record.get("image", [])
-    paths = [value] if isinstance(value, str) else value
-    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+def _read_conversation(record: dict, image_dir: Path) -> tuple[Conversation, tuple[str, ...]]:
+    turns = _find_turns(record)
+    images = _read_images(record, image_dir)
+    spelled = images == []
+    pending = _Pending(images or [])
+    messages: list[Message] = []
+    system, notes = None, list[str]()
+    for number, turn in enumerate(turns, start=1):
+        role, content = _read_turn(turn, number)
+        if role == "system":
+            if number > 1:
+                raise ConversationError(f"turn {number}: a system text stands first or not at all")
+            system = "".join(_texts(content, number))
+        elif role == "assistant":
+            text = "".join(_texts(content, number))
+            if not messages:
+                notes.append("the opening answer, which answers nothing, was left out")
+            elif not text.strip():
+                raise ConversationError(f"turn {number} (gpt) is empty; a record without an answer teaches nothing")
+            else:
+                messages.append(Message("assistant", (text,)))
+        else:
+            messages.append(Message("user", tuple(_user_parts(content, number, pending, spelled, image_dir))))
+    if pending.num_taken != len(pending.images):
+        _complain_of_counts(len(pending.images), pending.num_taken)
+    if not messages:
+        raise ConversationError("no human turn; a record asks and answers")
+    if messages[-1].role == "user":
+        raise ConversationError(f"turn {len(turns)} (human) has no answer; add one or drop the turn")
+    return Conversation(tuple(messages), system or None), tuple(notes)
+
+
+class _Pending:
+    """The record's images that wait for their places, and how many places there were."""
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        self.images = images
+        self.num_taken = 0
+        self._left = iter(images)
+
+    def take(self) -> Iterator[Image]:
+        self.num_taken += 1
+        return islice(self._left, 1)
+
+
+def _find_turns(record: dict) -> list:
+    if record.get("video") is not None:
+        raise ConversationError("has a `video`, which is not read; give its frames as images, or drop the record")
+    found = [name for name in ("conversations", "messages") if record.get(name) is not None]
+    if len(found) == 2:
+        raise ConversationError("has both `conversations` and `messages`; leave one")
+    turns = record[found[0]] if found else None
+    if not isinstance(turns, list) or not turns:
+        raise ConversationError(
+            "no `conversations` and no `messages`; a record holds a list of turns, or see data.reader"
+        )
+    return turns
+
+
+def _read_images(record: dict, image_dir: Path) -> list[Image] | None:
+    """Return the record's own images; None where it does not speak of any."""
+    found = [name for name in ("image", "images") if record.get(name) is not None]
+    if not found:
+        return None
+    value = record[found[0]]
+    sources = value if isinstance(value, list) else [value]
+    if len(found) == 2 or not all(isinstance(source, str | bytes | FileSlice) and source for source in sources):
         raise ConversationError("`image` is neither a path nor a list of paths; leave it out for text only")
-    return [Image(place_image(path, image_dir)) for path in paths]
+    return [_place(source, image_dir) for source in sources]
 
 
-def _check_counts(num_images: int, num_marks: int) -> None:
+def _place(source: object, image_dir: Path) -> Image:
+    if not isinstance(source, str) or source.startswith("data:"):
+        return Image(source)
+    if source.startswith("file:"):
+        source = unquote(urlsplit(source).path)
+    elif "://" in source:
+        raise ConversationError(f"image {source!r}: addresses are not fetched; download it and give its path")
+    return Image(place_image(source, image_dir))
+
+
+def _read_turn(turn: object, number: int) -> tuple[str, object]:
+    """Return a turn's role and content."""
+    if not isinstance(turn, dict):
+        raise ConversationError(f"turn {number} is not an object but {type(turn).__name__}")
+    name = turn.get("from", turn.get("role"))
+    if str(name) not in _ROLES:
+        raise ConversationError(f"turn {number}: unknown role {name!r}; known: {', '.join(_ROLES)}")
+    content = turn.get("value", turn.get("content"))
+    if not isinstance(content, str | list):
+        raise ConversationError(f"turn {number} has no text; write it as `value` (or `content`)")
+    return _ROLES[str(name)], content
+
+
+def _texts(content: object, number: int) -> Iterator[str]:
+    """The words of a turn that can hold nothing else."""
+    for part in content if isinstance(content, list) else [content]:
+        text = part.get("text") if isinstance(part, dict) else part
+        if not isinstance(text, str):
+            raise ConversationError(f"turn {number}: only text may stand here; images belong to human turns")
+        yield text
+
+
+def _user_parts(
+    content: object, number: int, pending: _Pending, spelled: bool, image_dir: Path
+) -> Iterator[str | Image]:
+    if isinstance(content, str):
+        first, *rest = [content] if spelled else content.split(_MARK)
+        yield first
+        for words in rest:
+            yield from pending.take()
+            yield words
+        return
+    assert isinstance(content, list)
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            yield part["text"]
+        elif kind in ("image_url", "image"):
+            yield from _image_part(part, kind, number, pending, image_dir)
+        else:
+            raise ConversationError(f"turn {number}: a part is neither text nor image_url but {kind or part!r}")
+
+
+def _image_part(part: dict, kind: str, number: int, pending: _Pending, image_dir: Path) -> Iterator[Image]:
+    source = part.get(kind)
+    source = source.get("url") if isinstance(source, dict) else source
+    if source is None and kind == "image":  # {"type": "image"}: the record's next one
+        yield from pending.take()
+    elif isinstance(source, str | bytes | FileSlice) and source:
+        yield _place(source, image_dir)
+    else:
+        raise ConversationError(f"turn {number}: an {kind} part without its address; write a path or data: URI")
+
+
+def _complain_of_counts(num_images: int, num_marks: int) -> None:
     if num_images > num_marks:
         remedy = f"remove an image, or add {_MARK} to a human turn"
     elif num_images:
         remedy = f"add an image, or remove a {_MARK}"
     else:
         remedy = 'add `image`, or write "image": [] if the word itself is meant'
-    if num_images != num_marks:
-        raise ConversationError(f"{num_images} images but {num_marks} {_MARK}; {remedy}")
-
-
-def _read_turn(turn: object, index: int, pending: Iterator[Image], spelled: bool) -> Message:
-    """Read one turn, taking from `pending` an image for each mark."""
-    if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
-        raise ConversationError(f"turn {index + 1} has no text; write it as `value`")
-    role, text = _ROLES.get(str(turn.get("from"))), turn["value"]
-    if role is None:
-        raise ConversationError(f"turn {index + 1}: unknown role {turn.get('from')!r}; known: human, gpt")
-    if role == "assistant":
-        if not text.strip():
-            raise ConversationError(f"turn {index + 1} (gpt) is empty; a record without an answer teaches nothing")
-        return Message("assistant", (text,))
-    if spelled:
-        return Message("user", (text,))
-    first, *rest = text.split(_MARK)
-    content: list[str | Image] = [first]
-    for words in rest:
-        content += [*islice(pending, 1), words]
-    return Message("user", tuple(content))
+    raise ConversationError(f"{num_images} images but {num_marks} {_MARK}; {remedy}")

@@ -39,9 +39,10 @@ class Order:
 
     def _at(self, place: int) -> int:
         epoch, within = divmod(place, self.num_samples)
-        return int(_permutation(self.num_samples, self.seed, epoch)[within])
+        return int(permutation(self.num_samples, self.seed, epoch)[within])
 
 
 @lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int) -> torch.Tensor:
+def permutation(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """Return the order of an epoch's samples: long [size]."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))

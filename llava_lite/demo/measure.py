@@ -17,7 +17,7 @@ from llava_lite import recipes
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import collate
-from llava_lite.data.sample import read_records, read_sample
+from llava_lite.data.mixture import Source, SourceConfig
 from llava_lite.evaluation.answers import answers_path, read_answers
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Question, Scores
 from llava_lite.evaluation.modes import Mode
@@ -90,11 +90,8 @@ def measure(out: Path, *, fingerprint: str) -> Measured:
 def caption_loss(assistant: Assistant, path: Path, image_dir: Path) -> dict[str, float]:
     """Mean loss of held-out captions with their own image, and with the next caption's."""
     processor = assistant.processor.with_template(find_template("plain"))
-    records = read_records(path)[:NUM_CAPTIONS]
-    samples = [
-        read_sample(record, source=path.name, number=number, image_dir=image_dir)
-        for number, record in enumerate(records)
-    ]
+    source = Source(SourceConfig(path=path, image_dir=image_dir))
+    samples = [source.sample(number) for number in range(min(NUM_CAPTIONS, len(source.records)))]
     true = [processor.encode(sample.conversation) for sample in samples]
     shuffled = [
         Example(example.input_ids, example.labels, other.pixel_values, example.patch_index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image as PilImage
@@ -21,6 +22,15 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # PIL knows more
 
 class ImageError(ValueError):
     """A picture that cannot be opened: missing, broken, too large, or from a place that is not read."""
+
+
+@dataclass(frozen=True)
+class FileSlice:
+    """A picture inside a larger file, such as a member of a tar archive: where it starts and its size in bytes."""
+
+    path: Path
+    offset: int
+    size: int
 
 
 def load_image(source: object) -> PilImage.Image:
@@ -48,6 +58,10 @@ def load_image(source: object) -> PilImage.Image:
 def _read(source: object, name: str) -> bytes:
     if isinstance(source, bytes):
         data = source
+    elif isinstance(source, FileSlice):
+        with source.path.open("rb") as file:
+            file.seek(source.offset)
+            data = file.read(min(source.size, MAX_BYTES + 1))
     elif isinstance(source, str) and source.startswith("data:"):
         data = _decode_data_uri(source)
     elif isinstance(source, str) and "://" in source:

@@ -15,6 +15,8 @@ class BatchConfig(Strict):
 
     samples: int = Field(default=128, gt=0)
     """Samples of one optimiser step, over all ranks."""
+    rows: int | None = Field(default=None, gt=0)
+    """In place of `samples`: rows of one optimiser step, over all ranks, each packed full from the whole epoch."""
     tokens: int = Field(default=4096, gt=0)
     """Longest row: packed rows hold at most so many tokens, padded batches at most so many with their padding."""
     packing: bool = True

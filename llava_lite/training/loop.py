@@ -39,12 +39,14 @@ def fit(
     config: RunConfig,
     *,
     num_samples: int,
+    data_hash: str,
     save: Callable[[Path], None],
     start_from: Path | None = None,
 ) -> None:
     """Train to the end of the schedule.
 
-    read_steps: yields the steps from a given one on; num_samples: size of the data set; save: writes a checkpoint into
+    read_steps: yields the steps from a given one on; num_samples, data_hash: of the data set, which a run cannot
+    exchange; save: writes a checkpoint into
     a folder; start_from: the step folder to continue, whose weights the module already holds.
     Raises RunError on a loss that is not a number, naming the records of its step.
     """
@@ -54,7 +56,10 @@ def fit(
     run = {
         "seed": config.seed,
         "num_samples": num_samples,
+        "data": data_hash,
         "batch.samples": config.batch.samples,
+        "batch.rows": config.batch.rows,
+        "batch.tokens": config.batch.tokens,
         "num_steps": engine.num_steps,
     }
 

@@ -91,7 +91,7 @@ def write_step(
 def read_step(folder: Path, run: Mapping[str, object]) -> tuple[int, dict[str, torch.Tensor]]:
     """Return how many steps were done and the optimiser's state, and restore the random numbers.
 
-    Raises RunError if the run was another: another seed, data size or step size.
+    Raises RunError if the run was another: another seed, other data or another step size.
     """
     state = folder / "state"
     was = json.loads((state / "run.json").read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def _delete_run(folder: Path) -> None:
     """Delete what runs write, and nothing else a user may keep there."""
     for path in [*folder.glob("step-*"), *folder.glob(".step-*"), folder / ".writing"]:
         shutil.rmtree(path, ignore_errors=True)
-    for name in ("config.json", "log.jsonl", "train.yaml"):
+    for name in ("config.json", "log.jsonl", "train.yaml", "lineage.json", "left_out.jsonl"):
         (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("*.safetensors"):
+    for path in [*folder.glob("*.safetensors"), *folder.glob("failed*.jsonl")]:
         path.unlink()

@@ -9,9 +9,9 @@ from PIL import Image as PilImage
 from transformers import PreTrainedTokenizerBase
 
 from llava_lite.data.captions import CaptionDataset, CaptionSteps
-from llava_lite.data.dataset import DataConfig
 from llava_lite.data.loader import LoaderConfig, Step, read_steps
-from llava_lite.data.sample import SampleError
+from llava_lite.data.mixture import SourceConfig
+from llava_lite.data.records import SampleError
 from llava_lite.data.sampler import Order
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
@@ -37,7 +37,7 @@ def records(tmp_path: Path) -> list[dict]:
 
 def open_captions(tmp_path: Path, records: list[dict]) -> CaptionDataset:
     (tmp_path / "captions.json").write_text(json.dumps(records))
-    return CaptionDataset(DataConfig(path=tmp_path / "captions.json"))
+    return CaptionDataset(SourceConfig(path=tmp_path / "captions.json"))
 
 
 def make_steps(

@@ -10,10 +10,11 @@ import torch
 from PIL import Image as PilImage
 
 from llava_lite.conversation.families import find_template
-from llava_lite.data.dataset import DataConfig, InstructionDataset, InstructionSteps
-from llava_lite.data.loader import LoaderConfig, Step, read_steps
-from llava_lite.data.sample import SampleError
-from llava_lite.data.sampler import Order
+from llava_lite.data.dataset import InstructionDataset
+from llava_lite.data.loader import FailureLog, LoaderConfig, Step, read_steps
+from llava_lite.data.mixture import DataConfig
+from llava_lite.data.records import SampleError
+from llava_lite.data.steps import InstructionSteps, plan_steps
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.processor import IGNORE, Processor, prepare_tokenizer
@@ -46,14 +47,25 @@ def records(tmp_path: Path) -> list[dict]:
     return [record(number, image=number % 3 > 0) for number in range(10)]
 
 
-def open_data(tmp_path: Path, records: Sequence[dict], processor: Processor) -> InstructionDataset:
+def open_data(
+    tmp_path: Path, records: Sequence[dict], processor: Processor, *, row_tokens: int = 200, **policy: object
+) -> InstructionDataset:
     (tmp_path / "mix.json").write_text(json.dumps(records))
-    return InstructionDataset(DataConfig(path=tmp_path / "mix.json", image_dir=tmp_path / "images"), processor)
+    config = DataConfig(path=tmp_path / "mix.json", image_dir=tmp_path / "images", **policy)
+    return InstructionDataset(config, processor, row_tokens=row_tokens)
 
 
-def make_steps(dataset: InstructionDataset, *, row_tokens: int = 200, packing: bool = True) -> InstructionSteps:
-    order = Order(len(dataset), 4, seed=0, epochs=2)
-    return InstructionSteps(dataset, order, row_tokens=row_tokens, packing=packing)
+def make_steps(
+    dataset: InstructionDataset, *, row_tokens: int = 200, packing: bool = True, rows: int | None = None
+) -> InstructionSteps:
+    return plan_steps(
+        dataset, samples=4, rows=rows, row_tokens=row_tokens, packing=packing, seed=0, epochs=2, max_steps=None
+    )
+
+
+def planned(steps: InstructionSteps, number: int) -> list[str]:
+    """The ids of a step's samples."""
+    return sorted(f"r{i}" for row in steps.plan.rows(number) for i in row)
 
 
 def tensors(step: Step) -> list[torch.Tensor]:
@@ -70,16 +82,16 @@ def assert_same_steps(some: Sequence[Step], others: Sequence[Step]) -> None:
 
 def test_images_lie_beside_the_data_file_by_default(tmp_path: Path, records: list[dict], processor: Processor) -> None:
     (tmp_path / "images" / "mix.json").write_text(json.dumps(records))
-    dataset = InstructionDataset(DataConfig(path=tmp_path / "images" / "mix.json"), processor)
-    assert len(dataset) == 10 and len(dataset.example(1).pixel_values) == 1
+    dataset = InstructionDataset(DataConfig(path=tmp_path / "images" / "mix.json"), processor, row_tokens=200)
+    assert len(dataset) == 10 and len(dataset.example(1)[1].pixel_values) == 1
 
 
 def test_lengths_are_those_of_the_examples(tmp_path: Path, records: list[dict], processor: Processor) -> None:
     dataset = open_data(tmp_path, records, processor)
-    assert dataset.lengths == [len(dataset.example(i).input_ids) for i in range(10)]
+    assert dataset.lengths.tolist() == [len(dataset.example(i)[1].input_ids) for i in range(10)]
 
 
-@pytest.mark.parametrize("image", ["gone.png", "x" * 300, "data:image/png;base64,AAAA", "a\0b", "."])
+@pytest.mark.parametrize("image", ["gone.png", "x" * 300, "a\0b", "."])
 def test_a_missing_image_is_named_on_opening(
     tmp_path: Path, records: list[dict], processor: Processor, image: str
 ) -> None:
@@ -89,6 +101,15 @@ def test_a_missing_image_is_named_on_opening(
     ) as caught:
         open_data(tmp_path, records, processor)
     assert str(tmp_path / "images" / image) in str(caught.value)
+
+
+@pytest.mark.parametrize(("image", "near"), [("4.jpg", "4.png"), ("4.PNG", "4.png")])
+def test_a_missing_image_is_named_with_the_file_that_was_meant(
+    tmp_path: Path, records: list[dict], processor: Processor, image: str, near: str
+) -> None:
+    records[4]["image"] = image
+    with pytest.raises(SampleError, match=rf"^sample r4 \(mix\.json\): no image file .*{image}; there is {near}$"):
+        open_data(tmp_path, records, processor)
 
 
 def test_half_a_character_is_named_on_opening(tmp_path: Path, records: list[dict], processor: Processor) -> None:
@@ -118,14 +139,14 @@ def test_an_image_for_a_model_without_tower_is_named_on_opening(
 def test_a_record_longer_than_a_row_is_named_with_the_remedy(
     tmp_path: Path, records: list[dict], processor: Processor
 ) -> None:
-    dataset = open_data(tmp_path, records, processor)
-    longest = max(dataset.lengths)
-    name = f"r{dataset.lengths.index(longest)}"
-    make_steps(dataset, row_tokens=longest)
+    lengths = open_data(tmp_path, records, processor).lengths.tolist()
+    longest = max(lengths)
+    name = f"r{lengths.index(longest)}"
+    open_data(tmp_path, records, processor, row_tokens=longest)
     with pytest.raises(
-        SampleError, match=rf"^sample {name} \(mix\.json\): {longest} tokens .*batch\.tokens \(now {longest - 1}\)"
+        SampleError, match=rf"^sample {name} \(mix\.json\): {longest} tokens do not fit in {longest - 1}; .*too_long"
     ):
-        make_steps(dataset, row_tokens=longest - 1)
+        open_data(tmp_path, records, processor, row_tokens=longest - 1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -162,19 +183,19 @@ def test_a_step_holds_its_samples_once_in_rows_that_fit(
     tmp_path: Path, records: list[dict], processor: Processor, packing: bool
 ) -> None:
     records[3]["conversations"][1]["value"] = "red " * 60
-    dataset = open_data(tmp_path, records, processor)
-    row_tokens = dataset.lengths[3] + dataset.lengths[1]  # both fit a packed row, and not a padded batch
+    dataset = open_data(tmp_path, records, processor, row_tokens=1000)
+    row_tokens = int(dataset.lengths[3] + dataset.lengths[1])  # both fit a packed row, and not a padded batch
     steps = make_steps(dataset, row_tokens=row_tokens, packing=packing)
     for number in range(steps.num_steps):
         step = steps.make(number)
-        assert sorted(step.ids) == sorted(f"r{i}" for i in steps.order.step(number))
+        assert sorted(step.ids) == planned(steps, number)
         assert all(batch["input_ids"].numel() <= row_tokens for batch in step.batches)
 
 
 def test_a_step_counts_what_is_in_it(tmp_path: Path, records: list[dict], processor: Processor) -> None:
     dataset = open_data(tmp_path, records, processor)
     step = make_steps(dataset).make(0)
-    examples = [dataset.example(int(name.removeprefix("r"))) for name in step.ids]
+    examples = [dataset.example(int(name.removeprefix("r")))[1] for name in step.ids]
     learnt = sum(int((example.labels != IGNORE).sum()) for example in examples)
     assert step.num_samples == 4
     assert step.num_targets == step.tokens["learnt"] == learnt
@@ -200,10 +221,8 @@ def test_ranks_get_equally_many_batches_and_together_every_sample_once(
             monkeypatch.setenv("RANK", str(rank))
             shares.append(steps.make(number))
         assert len({len(share.batches) for share in shares}) == 1
-        assert sorted(name for share in shares for name in share.ids) == sorted(
-            f"r{i}" for i in steps.order.step(number)
-        )
-        assert sum(share.num_samples for share in shares) == len(steps.order.step(number))
+        assert sorted(name for share in shares for name in share.ids) == planned(steps, number)
+        assert sum(share.num_samples for share in shares) == len(planned(steps, number))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -225,3 +244,120 @@ def test_a_run_resumes_in_the_middle_with_the_same_steps(
     again = make_steps(open_data(tmp_path, records, processor))
     assert_same_steps(whole[3:], list(read_steps(again, 3, LoaderConfig(workers=0))))
     assert list(read_steps(again, 5, LoaderConfig(workers=0))) == []
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_too_long_skip_leaves_out_counts_and_lists(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    lengths = open_data(tmp_path, records, processor).lengths.tolist()
+    limit = sorted(set(lengths))[-2]
+    dataset = open_data(tmp_path, records, processor, max_length=limit, too_long="skip")
+    longer = [f"r{i}" for i, length in enumerate(lengths) if length > limit]
+    kept = [dataset.example(i)[0] for i in range(len(dataset))]
+    assert longer and sorted(kept + longer) == sorted(r["id"] for r in records)
+    dataset.write_lineage(tmp_path / "out")
+    listed = read_lines(tmp_path / "out" / "left_out.jsonl")
+    assert [(line["what"], line["why"].split()[1]) for line in listed] == [("too long", name) for name in longer]
+    lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert lineage["samples"] == len(kept) and lineage["left_out"] == {"too long": len(longer)}
+
+
+def test_too_long_truncate_cuts_the_end_and_keeps_whole_images(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    whole = open_data(tmp_path, records, processor)
+    limit = int(whole.lengths[4]) - 1  # cuts an end mark or some words, never all of an answer
+    dataset = open_data(tmp_path, records, processor, max_length=limit, too_long="truncate")
+    cut = [i for i in range(10) if whole.lengths[i] > limit]
+    assert cut and len(dataset) == 10
+    for number in range(10):
+        (_, long), (_, short) = whole.example(number), dataset.example(number)
+        kept = min(limit, len(long.input_ids))
+        assert torch.equal(short.input_ids, long.input_ids[:kept]) and torch.equal(short.labels, long.labels[:kept])
+        assert torch.equal(short.pixel_values, long.pixel_values)
+        assert dataset.lengths[number] == kept
+    assert [loss.what for loss in dataset.left_out] == ["cut at the end"] * len(cut)
+
+
+def test_a_sample_whose_every_label_would_be_cut_is_left_out_and_listed(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    lengths = open_data(tmp_path, records, processor).lengths.tolist()
+    limit = lengths[0]  # the images alone take more
+    dataset = open_data(tmp_path, records, processor, max_length=limit, too_long="truncate")
+    ids = [dataset.example(i)[0] for i in range(len(dataset))]
+    for number in range(len(dataset)):
+        assert (dataset.example(number)[1].labels[1:] != IGNORE).any()
+    gone = {loss.why.split()[1] for loss in dataset.left_out if loss.what == "too long"}
+    assert gone and gone.isdisjoint(ids) and len(gone) + len(ids) == 10
+    assert all("no token to learn in its first" in loss.why for loss in dataset.left_out if loss.what == "too long")
+
+
+def test_bad_records_end_the_run_together_with_the_remedy(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    records[3]["conversations"].pop()
+    records[7]["image"] = "gone.png"
+    with pytest.raises(SampleError, match=r"^sample r3 .*; and 1 more such records: .*on_bad_sample=skip; `llava-lite"):
+        open_data(tmp_path, records, processor)
+
+
+def test_bad_records_are_skipped_counted_and_listed_up_to_a_threshold(
+    tmp_path: Path, records: list[dict], processor: Processor
+) -> None:
+    records[3]["conversations"].pop()
+    dataset = open_data(tmp_path, records, processor, on_bad_sample="skip", max_bad=0.1)
+    assert len(dataset) == 9 and [loss.what for loss in dataset.left_out] == ["bad record"]
+    with pytest.raises(
+        SampleError, match=r"1 of 10 records cannot be used, more than data\.max_bad=0\.05; the first: "
+    ):
+        open_data(tmp_path, records, processor, on_bad_sample="skip", max_bad=0.05)
+
+
+def test_an_opening_answer_is_left_out_and_listed(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    records[3]["conversations"].insert(0, {"from": "gpt", "value": "Hello!"})
+    dataset = open_data(tmp_path, records, processor)
+    assert len(dataset) == 10 and [loss.what for loss in dataset.left_out] == ["opening answer"]
+    assert dataset.sample(3).conversation.messages[0].role == "user"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_fails_while_training_is_replaced_and_listed(
+    tmp_path: Path, records: list[dict], processor: Processor, workers: int
+) -> None:
+    dataset = open_data(tmp_path, records, processor, on_bad_sample="skip", max_bad=0.2)
+    steps = make_steps(dataset)
+    path = tmp_path / "images" / "4.png"
+    path.write_bytes(path.read_bytes()[:45])
+    read = list(read_steps(steps, 0, LoaderConfig(workers=workers), FailureLog(tmp_path / "out", 2)))
+    ids = [name for step in read for name in step.ids]
+    assert len(ids) == 20 and "r4" not in ids
+    listed = read_lines(tmp_path / "out" / "failed.jsonl")
+    assert len(listed) == 2 and all(line["why"].startswith("sample r4 (mix.json): ") for line in listed)
+    for line in listed:
+        assert "r4" in planned(steps, line["step"] - 1)
+        other = dataset.lengths[int(line["why"].rpartition("replaced by r")[2])]
+        assert other <= dataset.lengths[4]
+    assert_same_steps(read, list(read_steps(steps, 0, LoaderConfig(workers=0))))
+
+
+def test_too_many_failures_end_the_run(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    steps = make_steps(open_data(tmp_path, records, processor, on_bad_sample="skip"))
+    for number in (4, 5):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(
+        SampleError, match=r"3 records failed while training, more than data\.max_bad allows; the last: "
+    ):
+        list(read_steps(steps, 0, LoaderConfig(workers=0), FailureLog(tmp_path / "out", 2)))
+
+
+def test_full_rows_hold_every_sample_once_an_epoch(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    dataset = open_data(tmp_path, records, processor)
+    steps = make_steps(dataset, rows=2)
+    ids = [name for number in range(steps.num_steps) for name in steps.make(number).ids]
+    assert sorted(ids) == sorted([f"r{i}" for i in range(10)] * 2)
+    sizes = [len(steps.make(number).batches) for number in range(steps.num_steps)]
+    assert sizes[:-1] == [2] * (len(sizes) - 1)
+    assert all(batch["input_ids"].numel() <= 200 for batch in steps.make(0).batches)

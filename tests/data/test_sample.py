@@ -1,12 +1,12 @@
 """A record is read as a conversation, or refused in one line that names it, its file and the remedy."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from llava_lite.conversation.message import Conversation, Image, Message
-from llava_lite.data.sample import Sample, SampleError, read_records, read_sample
+from llava_lite.data.records import SampleError
+from llava_lite.data.sample import Sample, read_sample
 
 IMAGES = Path("images")
 QUESTION = {"from": "human", "value": "<image>\nQ1"}
@@ -85,7 +85,7 @@ BAD = {
     "no answer": ({"conversations": [HUMAN]}, r"turn 1 \(human\) has no answer; add one or drop the turn"),
     "no last answer": ({"conversations": [HUMAN, ANSWER, HUMAN]}, r"turn 3 \(human\) has no answer"),
     "two questions": ({"conversations": [HUMAN, HUMAN, ANSWER]}, "turn 2 is the user's where the assistant's is due"),
-    "answer first": ({"conversations": [ANSWER, HUMAN, ANSWER]}, "turn 1 is the assistant's where the user's is due"),
+    "two answers": ({"conversations": [HUMAN, ANSWER, ANSWER]}, "turn 3 is the assistant's where the user's is due"),
     "empty answer": ({"conversations": [HUMAN, {"from": "gpt", "value": " \n"}]}, r"turn 2 \(gpt\) is empty"),
     "unknown role": (
         {"conversations": [{"from": "bot", "value": "Q"}]},
@@ -94,7 +94,7 @@ BAD = {
     "no role": ({"conversations": [{"value": "Q"}]}, "turn 1: unknown role None; known: human, gpt"),
     "no text": ({"conversations": [HUMAN, {"from": "gpt"}]}, "turn 2 has no text; write it as `value`"),
     "text of another kind": ({"conversations": [{"from": "human", "value": 3}]}, "turn 1 has no text"),
-    "turn of another kind": ({"conversations": ["Q1", "A1"]}, "turn 1 has no text"),
+    "turn of another kind": ({"conversations": ["Q1", "A1"]}, "turn 1 is not an object but str"),
     "more images": (
         {"image": TWO, "conversations": [QUESTION, ANSWER]},
         "2 images but 1 <image>; remove an image, or add",
@@ -109,7 +109,6 @@ BAD = {
         {"image": 3, "conversations": [QUESTION, ANSWER]},
         "`image` is neither a path nor a list",
     ),
-    "null image": ({"image": None, "conversations": [HUMAN, ANSWER]}, "neither a path .* leave it out for text only"),
     "empty path": ({"image": "", "conversations": [QUESTION, ANSWER]}, "`image` is neither a path nor a list"),
     "absolute": (
         {"image": "/etc/a.png", "conversations": [QUESTION, ANSWER]},
@@ -129,53 +128,94 @@ def test_a_bad_record_is_named_with_its_file_and_the_remedy(record: dict, compla
     assert "\n" not in str(caught.value)
 
 
-def test_records_are_read_from_a_list_and_from_lines(tmp_path: Path) -> None:
-    records = [{"id": "a"}, {"id": "b"}]
-    assert read_records(write(tmp_path, json.dumps(records))) == records
-    lines = "\n".join(map(json.dumps, records))
-    assert read_records(write(tmp_path, f"{lines}\n\n", "mix.jsonl")) == records
+DATA_URI = "data:image/png;base64,AAAA"
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
-    assert read_records(write(tmp_path, '\ufeff[{"id": "a"}]')) == [{"id": "a"}]
-    (tmp_path / "mix.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "a"}\r\n{"id": "b"}\r\n')
-    assert read_records(tmp_path / "mix.jsonl") == [{"id": "a"}, {"id": "b"}]
+def openai(*content: object, **fields: object) -> dict:
+    return {**fields, "messages": [{"role": "user", "content": list(content)}, {"role": "assistant", "content": "A1"}]}
 
 
-@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
-def test_a_line_separator_inside_a_string_does_not_end_a_line(tmp_path: Path, letter: str) -> None:
-    record = {"id": f"a{letter}b"}
-    assert read_records(write(tmp_path, json.dumps(record, ensure_ascii=False), "mix.jsonl")) == [record]
+def image_url(url: str) -> dict:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+TEXT = {"type": "text", "text": "Q1"}
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "complaint"),
+    ("record", "image"),
     [
-        ("mix.json", '[{"id": 1},\n {"id" 2}]', "broken JSON at line 2, column 8: Expecting ':' delimiter"),
-        ("mix.json", '{"id": 1}\n{"id": 2}', r"broken JSON at line 2, column 1: .*; name it \.jsonl"),
-        ("mix.jsonl", '{"id": 1}\n\n{"id" 2}\n', "broken JSON at line 3, column 7: Expecting ':' delimiter"),
-        ("mix.json", '{"id": 1}', "holds a dict; write a list of records"),
-        ("mix.json", '[{"id": 1}, "two"]', "record 1 is not an object but str"),
-        ("mix.jsonl", '{"id": 1}\n[2]', "record 1 is not an object but list"),
-        ("mix.json", "[]", "holds no record"),
-        ("mix.jsonl", "\n", "holds no record"),
+        (openai(image_url("a.png"), TEXT), IMAGES / "a.png"),
+        (openai(TEXT, image_url("a.png")), IMAGES / "a.png"),
+        (openai(image_url(DATA_URI), TEXT), DATA_URI),
+        (openai(image_url(f"file://{(IMAGES / 'a%20b.png').absolute()}"), TEXT), (IMAGES / "a b.png").absolute()),
+        (openai({"type": "image_url", "image_url": "a.png"}, TEXT), IMAGES / "a.png"),
+        (openai({"type": "image", "image": "a.png"}, TEXT), IMAGES / "a.png"),
+        (openai({"type": "image"}, TEXT, images=["a.png"]), IMAGES / "a.png"),
+        (openai({"type": "image"}, TEXT, image=b"bytes"), b"bytes"),
     ],
 )
-def test_a_broken_file_is_named_with_the_place(tmp_path: Path, name: str, text: str, complaint: str) -> None:
-    path = write(tmp_path, text, name)
-    with pytest.raises(SampleError, match=rf"^{path}: {complaint}"):
-        read_records(path)
+def test_openai_messages_are_read(record: dict, image: object) -> None:
+    assert read(record).conversation == Conversation().ask("Q1", [image]).answer("A1")
 
 
-def test_a_missing_file_is_named_with_what_lies_beside_it(tmp_path: Path) -> None:
-    write(tmp_path, "[]", "mix665k.json")
-    with pytest.raises(SampleError, match=r"mix\.json: no such data file; beside it: mix665k\.json"):
-        read_records(tmp_path / "mix.json")
-    with pytest.raises(SampleError, match=r"gone/mix\.json: no such data file$"):
-        read_records(tmp_path / "gone" / "mix.json")
+def test_in_parts_the_word_is_a_word() -> None:
+    record = openai({"type": "text", "text": "is <image> a word?"})
+    assert read(record).conversation.messages[0].content == ("is <image> a word?",)
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mix.json").write_bytes(b"PK\x03\x04\xff\xff")
-    with pytest.raises(SampleError, match=r"mix\.json: cannot be read"):
-        read_records(tmp_path / "mix.json")
+def test_messages_of_plain_text_take_the_records_images_at_their_marks() -> None:
+    turns = [{"role": "user", "content": "<image>\nQ1"}, {"role": "assistant", "content": "A1"}]
+    assert read({"messages": turns, "images": ["a.png"]}).conversation.images == (Image(IMAGES / "a.png"),)
+
+
+def test_a_system_text_is_the_conversations() -> None:
+    turns = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Q1"}, ANSWER]
+    assert read({"conversations": turns}).conversation == Conversation(system="Be brief.").ask("Q1").answer("A1")
+
+
+def test_an_opening_answer_is_left_out_and_noted() -> None:
+    sample = read({"conversations": [ANSWER, {"from": "human", "value": "Q1"}, ANSWER]})
+    assert sample.conversation == Conversation().ask("Q1").answer("A1")
+    assert len(sample.notes) == 1 and "opening answer" in sample.notes[0]
+
+
+@pytest.mark.parametrize("field", ["image", "images"])
+def test_a_null_image_is_none(field: str) -> None:
+    sample = read({field: None, "conversations": [{"from": "human", "value": "Q1"}, ANSWER]})
+    assert sample.conversation.images == ()
+
+
+def test_an_absolute_path_below_the_image_folder_is_read() -> None:
+    path = (IMAGES / "a.png").absolute()
+    assert read({"image": str(path), "conversations": [QUESTION, ANSWER]}).conversation.images == (Image(path),)
+
+
+MORE_BAD = {
+    "both formats": ({"conversations": [HUMAN, ANSWER], "messages": []}, "has both `conversations` and `messages`"),
+    "video": ({"video": "a.mp4", "conversations": [HUMAN, ANSWER]}, "has a `video`, which is not read"),
+    "both image fields": ({"image": "a", "images": ["a"], "conversations": [QUESTION, ANSWER]}, "`image` is neither"),
+    "http": ({"image": "http://a/b.png", "conversations": [QUESTION, ANSWER]}, "addresses are not fetched"),
+    "http part": (openai(image_url("https://a/b.png"), TEXT), "addresses are not fetched; download it"),
+    "file outside": (openai(image_url("file:///etc/a.png"), TEXT), "leads out of the image folder"),
+    "sound": (openai({"type": "input_audio"}, TEXT), "turn 1: a part is neither text nor image_url but 'input_audio'"),
+    "part without address": (openai({"type": "image_url"}, TEXT), "turn 1: an image_url part without its address"),
+    "too few images": (openai({"type": "image"}, TEXT), "0 images but 1 <image>"),
+    "too many images": (openai(TEXT, image="a.png"), "1 images but 0 <image>"),
+    "late system": (
+        {"conversations": [HUMAN, ANSWER, {"from": "system", "value": "S"}]},
+        "turn 3: a system text stands",
+    ),
+    "only a system text": ({"conversations": [{"from": "system", "value": "S"}]}, "no human turn"),
+    "image in an answer": (
+        {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": [image_url("a.png")]}]},
+        "turn 2: only text may stand here; images belong to human turns",
+    ),
+    "a number for an image": ({"image": [3], "conversations": [QUESTION, ANSWER]}, "`image` is neither a path nor"),
+}
+
+
+@pytest.mark.parametrize(("record", "complaint"), MORE_BAD.values(), ids=MORE_BAD)
+def test_a_bad_record_of_either_format_is_named(record: dict, complaint: str) -> None:
+    with pytest.raises(SampleError, match=rf"^sample 000123 \(mix\.json\): .*{complaint}"):
+        read({"id": "000123", **record})

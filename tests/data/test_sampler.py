@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_lite.data.sampler import Order, _permutation
+from llava_lite.data.sampler import Order, permutation
 
 
 def laid_out(order: Order) -> list[int]:
@@ -24,7 +24,7 @@ def test_each_epoch_and_each_seed_has_an_order_of_its_own() -> None:
 
 def test_a_step_depends_on_seed_and_number_alone() -> None:
     forward = [Order(10, 4, seed=1, epochs=3).step(i) for i in range(8)]
-    _permutation.cache_clear()
+    permutation.cache_clear()
     backward = [Order(10, 4, seed=1, epochs=3).step(i) for i in reversed(range(8))]
     assert forward == backward[::-1]
 

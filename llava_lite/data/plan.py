@@ -1,0 +1,181 @@
+"""Check every record before the first step, and measure what has to be measured.
+
+A record that is sure to fit (its characters and its largest images already do) is not tokenised now: a step knows its
+own samples' lengths in time. So a run over 665,000 records begins at once; where rows are packed across steps, all
+are measured. Both are done by all processors, and remembered by content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from llava_lite import distributed
+from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.data.mixture import Mixture, Source
+from llava_lite.data.records import SampleError
+from llava_lite.data.sample import Sample
+from llava_lite.images.loading import ImageError
+from llava_lite.processor import Processor, ProcessorError
+
+_FORMAT = 1  # of the remembered files; raise it when what is measured changes
+_SMALL = 4096  # a source of fewer records is checked anew each time, by this process
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of each entry of a mixture.
+
+    lengths: int32 [n], tokens; negative where the length is only known to be at most that many; 0: cannot be used
+    bad:     why entries cannot be used
+    notes:   what reading left out of entries on purpose
+    """
+
+    lengths: np.ndarray
+    bad: dict[int, str]
+    notes: dict[int, str]
+
+
+def make_plan(mixture: Mixture, processor: Processor, *, limit: int, exact: bool) -> Plan:
+    """Check every entry. exact: measure all lengths, not only those that may exceed `limit`.
+
+    Of several processes on a machine one does the work, and the others read what it remembered.
+    """
+    plan = Plan(np.zeros(len(mixture), dtype=np.int32), {}, {})
+    for number, source in enumerate(mixture.sources):
+        entries = np.flatnonzero(mixture.source_of == number)
+        records, place = np.unique(mixture.record_of[entries], return_inverse=True)
+        found = _survey(source, records, processor, limit, exact, mixture.config.cache_dir.expanduser())
+        plan.lengths[entries] = found.lengths[place]
+        for told, words in ((plan.bad, found.bad), (plan.notes, found.notes)):
+            if words:
+                told.update(
+                    (int(entry), words[p]) for entry, p in zip(entries, place.tolist(), strict=True) if p in words
+                )
+    return plan
+
+
+def measure(sample: Sample, processor: Processor, max_length: int | None = None) -> int:
+    """Return a sample's length in tokens. Raises SampleError if it has nothing to learn, or cannot be written."""
+    try:
+        length, num_learnt = processor.length(sample.conversation, max_length)
+    except (ConversationError, ImageError, ProcessorError) as error:
+        raise SampleError(f"{sample.name}: {error}") from None
+    if num_learnt == 0:
+        cut = f" in its first {max_length} tokens" if max_length else ""
+        raise SampleError(f"{sample.name}: its answers have no token to learn{cut}; write them out")
+    return length
+
+
+def near_file(path: Path) -> Path | None:
+    """Return the file that a path that is not there was probably meant to be: another suffix, or other capitals."""
+    if not path.parent.is_dir():
+        return None
+    stem, name = path.stem.lower(), path.name.lower()
+    near = [other for other in path.parent.iterdir() if other.stem.lower() == stem and other.is_file()]
+    return min(near, key=lambda other: (other.name.lower() != name, other.name), default=None)
+
+
+def _survey(
+    source: Source, records: np.ndarray, processor: Processor, limit: int, exact: bool, cache_dir: Path
+) -> Plan:
+    """Check the records of one source; the keys of the result count along `records`."""
+    memory = cache_dir / f"{_key(source, records, processor)}.npz" if len(records) >= _SMALL else None
+    if memory and int(os.environ.get("LOCAL_RANK", "0")):
+        distributed.barrier()  # the first process of this machine is at work on it
+    plan = _remember(memory, len(records))
+    known = plan.lengths
+    todo = np.flatnonzero((known == 0) | ((known < 0) & (exact | (-known > limit))))
+    check = partial(_check_chunk, source, processor, limit, exact)
+    chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
+    for chunk, (lengths, bad, notes) in zip(
+        chunks, _map(check, [records[chunk] for chunk in chunks], f"checking {source.name}"), strict=True
+    ):
+        known[chunk] = lengths
+        plan.bad.update((int(chunk[at]), why) for at, why in bad)
+        plan.notes.update((int(chunk[at]), what) for at, what in notes)
+    if memory and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        if len(chunks):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            draft = memory.with_suffix(f".{os.getpid()}")
+            with draft.open("wb") as file:
+                np.savez(file, lengths=known, notes=np.array(json.dumps(plan.notes)))
+            draft.replace(memory)
+        distributed.barrier()
+    return plan
+
+
+def _remember(memory: Path | None, num_records: int) -> Plan:
+    """Read what an earlier run measured. What was bad is looked at again: it may have been mended."""
+    if memory is None or not memory.is_file():
+        return Plan(np.zeros(num_records, dtype=np.int32), {}, {})
+    with np.load(memory) as file:
+        notes = json.loads(str(file["notes"]))
+        return Plan(file["lengths"], {}, {int(place): note for place, note in notes.items()})
+
+
+def _key(source: Source, records: np.ndarray, processor: Processor) -> str:
+    digest = hashlib.sha256(records.tobytes())
+    for part in (_FORMAT, source.content_hash, source.image_dir.absolute(), processor.fingerprint):
+        digest.update(f"{part}\n".encode())
+    return digest.hexdigest()
+
+
+def _map(check: partial, chunks: list[np.ndarray], what: str) -> Iterator[tuple]:
+    """Apply `check` to each chunk, in order; to many, by as many processes as there are processors."""
+    console = Console(stderr=True, quiet=not distributed.is_main())
+    workers = (os.cpu_count() or 1) if len(chunks) * _CHUNK >= _SMALL else 1
+    if workers == 1:
+        yield from track(map(check, chunks), what, total=len(chunks), console=console, transient=True)
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the processes are the parallelism
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        yield from track(pool.map(check, chunks), what, total=len(chunks), console=console, transient=True)
+
+
+def _check_chunk(source: Source, processor: Processor, limit: int, exact: bool, records: Iterable[int]) -> tuple:
+    """Return lengths, and (place, why bad), (place, what was left out) of the records of a chunk."""
+    lengths, bad, notes = [], [], []
+    for place, number in enumerate(records):
+        try:
+            sample = source.sample(int(number))
+            lengths.append(_check(sample, source, processor, limit, exact))
+            notes += [(place, f"{sample.name}: {note}") for note in sample.notes]
+        except SampleError as error:
+            lengths.append(0)
+            bad.append((place, str(error)))
+    return np.array(lengths, dtype=np.int32), bad, notes
+
+
+def _check(sample: Sample, source: Source, processor: Processor, limit: int, exact: bool) -> int:
+    """Return a sample's length as `Plan.lengths` has it. Raises SampleError."""
+    for image in sample.conversation.images:
+        path = image.source
+        if isinstance(path, Path) and not os.path.isfile(path):  # unlike Path.is_file, False for names that cannot be
+            near = near_file(path)
+            remedy = f"there is {near.name}" if near else f"check data.image_dir={source.image_dir}"
+            raise SampleError(f"{sample.name}: no image file {path}; {remedy}")
+    if sample.conversation.images and processor.transform is None:
+        raise SampleError(f"{sample.name}: has an image, but the model has no vision tower; set model.vision_tower")
+    if not exact and (bound := _bound(sample.conversation, processor)) <= limit:
+        return -bound
+    return measure(sample, processor)
+
+
+def _bound(conversation: Conversation, processor: Processor) -> int:
+    try:
+        return processor.bound(conversation)
+    except (ConversationError, ProcessorError):
+        return 2**31 - 1  # `measure` says what is wrong with it

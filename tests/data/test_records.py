@@ -1,0 +1,256 @@
+"""Containers of records: each fetches any record by its number, and says where it is broken."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PilImage
+
+from llava_lite.data import records
+from llava_lite.data.records import SampleError, ShardRecords, TableRecords, open_records
+from llava_lite.images.loading import FileSlice, load_image
+
+
+def write(tmp_path: Path, text: str, name: str = "mix.json") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_records(path: Path) -> list[dict]:
+    opened = open_records(str(path))
+    return [opened[number] for number in range(len(opened))]
+
+
+def png(color: str) -> bytes:
+    file = io.BytesIO()
+    PilImage.new("RGB", (4, 3), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_records_are_read_from_a_list_and_from_lines(tmp_path: Path) -> None:
+    records = [{"id": "a"}, {"id": "b"}]
+    assert read_records(write(tmp_path, json.dumps(records))) == records
+    lines = "\n".join(map(json.dumps, records))
+    assert read_records(write(tmp_path, f"{lines}\n\n", "mix.jsonl")) == records
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    assert read_records(write(tmp_path, '\ufeff[{"id": "a"}]')) == [{"id": "a"}]
+    (tmp_path / "mix.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "a"}\r\n{"id": "b"}\r\n')
+    assert read_records(tmp_path / "mix.jsonl") == [{"id": "a"}, {"id": "b"}]
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
+def test_a_line_separator_inside_a_string_does_not_end_a_line(tmp_path: Path, letter: str) -> None:
+    record = {"id": f"a{letter}b"}
+    assert read_records(write(tmp_path, json.dumps(record, ensure_ascii=False), "mix.jsonl")) == [record]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("mix.json", '[{"id": 1},\n {"id" 2}]', "broken JSON at line 2, column 8: Expecting ':' delimiter"),
+        ("mix.json", '{"id": 1}\n{"id": 2}', r"holds no list; write a list of records, or name it \.jsonl"),
+        ("mix.json", '[{"id": 1}]\n[{"id": 2}]', r"broken JSON at line 2, column 1: more after the end of the list"),
+        ("mix.json", '[{"id": 1}, {"id": 2', "broken JSON at line 1, column 21: Expecting"),
+        ("mix.json", '[{"id": 1} {"id": 2}]', "broken JSON at line 1, column 12: a comma or the end of the list"),
+        ("mix.json", '[{"id": 1},]', "broken JSON at line 1, column 12: a comma before the end"),
+        ("mix.json", '[{"id": 1}', "broken JSON at line 1, column 11: a comma or the end of the list"),
+        ("mix.json", "", "the file is empty"),
+        ("mix.jsonl", '{"id": 1}\n\n{"id" 2}\n', "broken JSON at line 3, column 7: Expecting ':' delimiter"),
+        ("mix.json", '{"id": 1}', "holds no list; write a list of records"),
+        ("mix.json", '[{"id": 1}, "two"]', "record 1 is not an object but str"),
+        ("mix.jsonl", '{"id": 1}\n[2]', "record 1 is not an object but list"),
+        ("mix.json", "[]", "holds no record"),
+        ("mix.jsonl", "\n", "holds no record"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_place(tmp_path: Path, name: str, text: str, complaint: str) -> None:
+    path = write(tmp_path, text, name)
+    with pytest.raises(SampleError, match=rf"^{path}: {complaint}"):
+        read_records(path)
+
+
+def test_a_missing_file_is_named_with_what_lies_beside_it(tmp_path: Path) -> None:
+    write(tmp_path, "[]", "mix665k.json")
+    with pytest.raises(SampleError, match=r"mix\.json: no such data file; beside it: mix665k\.json"):
+        read_records(tmp_path / "mix.json")
+    with pytest.raises(SampleError, match=r"gone/mix\.json: no such data file$"):
+        read_records(tmp_path / "gone" / "mix.json")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mix.json").write_bytes(b"PK\x03\x04\xff\xff")
+    with pytest.raises(SampleError, match=r"mix\.json: holds no list"):
+        read_records(tmp_path / "mix.json")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    written=st.lists(st.dictionaries(st.text(), json_values, max_size=4), min_size=1, max_size=8),
+    ascii_only=st.booleans(),
+    indent=st.sampled_from([None, 0, 3]),
+    window=st.sampled_from([2, 7, 64, 2**26]),
+)
+def test_any_list_of_records_is_read_back_through_windows_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory, written: list[dict], ascii_only: bool, indent: int | None, window: int
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "mix.json"
+    text = json.dumps(written, ensure_ascii=ascii_only, indent=indent)
+    path.write_bytes(text.encode("utf-8", errors="surrogatepass"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_WINDOW", window)
+        assert read_records(path) == json.loads(text)
+
+
+def test_a_broken_record_among_lines_leaves_the_others_readable(tmp_path: Path) -> None:
+    opened = open_records(str(write(tmp_path, '{"id": 1}\n{"id": \n{"id": 3}\n', "mix.jsonl")))
+    assert (opened[0], opened[2]) == ({"id": 1}, {"id": 3})
+    with pytest.raises(SampleError, match=r"mix\.jsonl: broken JSON at line 2, column 8"):
+        opened[1]
+
+
+def test_text_that_is_not_utf8_is_named_by_its_record(tmp_path: Path) -> None:
+    path = tmp_path / "mix.json"
+    path.write_bytes(b'[{"id": 1}, {"id": "caf\xe9"}]')
+    opened = open_records(str(path))
+    with pytest.raises(SampleError, match=r"mix\.json: record 1 is not UTF-8"):
+        opened[1]
+
+
+def test_a_deep_nest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="nested too deeply"):
+        open_records(str(write(tmp_path, "[" + "[" * 100_000)))
+
+
+ROWS = [
+    {"id": "a", "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "red"}]},
+    {"id": "b", "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "blue"}]},
+]
+
+
+@pytest.fixture
+def table() -> datasets.Dataset:
+    """Two records, their images stored in the table."""
+    rows = [
+        {**row, "image": {"bytes": png(color), "path": None}} for row, color in zip(ROWS, ["red", "blue"], strict=True)
+    ]
+    table = datasets.Dataset.from_list(rows)
+    return table.cast_column("image", datasets.Image())
+
+
+def write_table(table: datasets.Dataset, tmp_path: Path, kind: str) -> Path:
+    folder = tmp_path / kind
+    if kind == "save_to_disk":
+        table.save_to_disk(folder)
+    elif kind == "dataset_dict":
+        datasets.DatasetDict(train=table, test=table).save_to_disk(folder)
+    elif kind == "hub layout":
+        (folder / "data").mkdir(parents=True)
+        table.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    else:
+        folder.mkdir()
+        table.to_parquet(folder / "rows.parquet")
+        return folder / "rows.parquet"
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["save_to_disk", "dataset_dict", "hub layout", "parquet file"])
+def test_tables_give_their_rows_and_undecoded_images(tmp_path: Path, table: datasets.Dataset, kind: str) -> None:
+    opened = open_records(str(write_table(table, tmp_path, kind)))
+    assert [opened[i]["conversations"] for i in range(len(opened))] == [row["conversations"] for row in ROWS]
+    assert [opened[i]["image"] for i in range(2)] == [png("red"), png("blue")]
+
+
+def test_a_column_of_several_images_is_read(tmp_path: Path) -> None:
+    images = datasets.List(datasets.Image())
+    features = datasets.Features({"id": datasets.Value("string"), "images": images})
+    table = datasets.Dataset.from_list([{"id": "a", "images": [png("red"), png("blue")]}], features=features)
+    table.save_to_disk(tmp_path / "table")
+    assert open_records(str(tmp_path / "table"))[0]["images"] == [png("red"), png("blue")]
+
+
+def test_an_image_column_of_paths_gives_the_paths() -> None:
+    table = datasets.Dataset.from_list([{"id": "a", "image": "red.png"}]).cast_column("image", datasets.Image())
+    assert TableRecords("rows", table, "")[0]["image"] == "red.png"
+
+
+def test_a_split_that_is_not_there_is_named_with_those_there_are(tmp_path: Path, table: datasets.Dataset) -> None:
+    folder = write_table(table, tmp_path, "dataset_dict")
+    with pytest.raises(SampleError, match=r"has no split 'val'; choose one of train, test"):
+        open_records(str(folder), split="val")
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"holds no \.parquet, \.arrow or \.tar file"):
+        open_records(str(tmp_path))
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_shards_give_records_with_their_images(tmp_path: Path) -> None:
+    record = {"conversations": ROWS[0]["conversations"], "image": "elsewhere.png"}
+    write_shard(tmp_path / "0.tar", {"a/1.png": png("red"), "a/1.json": json.dumps(record).encode()})
+    write_shard(
+        tmp_path / "1.tar",
+        {"b.txt": b" a blue square\n", "b.0.png": png("blue"), "b.1.PNG": png("red"), "b.seg": b"?"},
+    )
+    opened = open_records(str(tmp_path))
+    assert [opened[i]["id"] for i in range(len(opened))] == ["a/1", "b"]
+    assert opened[0]["conversations"] == ROWS[0]["conversations"]
+    assert all(isinstance(image, FileSlice) for image in opened[0]["image"])
+    assert [load_image(image).getpixel((0, 0)) for image in opened[1]["image"]] == [(0, 0, 255), (255, 0, 0)]
+    assert opened[1]["conversations"][1]["value"] == "a blue square"
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ({"a.png": b""}, "a has neither a .json nor a .txt member"),
+        ({"a.json": b"{"}, "a.json is broken"),
+        ({"a.json": b"[]"}, "a.json is not an object but list"),
+        ({"a.txt": b"\xff"}, "a.txt is broken"),
+    ],
+)
+def test_a_broken_member_is_named(tmp_path: Path, members: dict[str, bytes], complaint: str) -> None:
+    opened = open_records(str(write_shard(tmp_path / "0.tar", members)))
+    with pytest.raises(SampleError, match=complaint):
+        opened[0]
+
+
+def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "0.tar", {"a.json": b"{}", "b.json": b"{}"})
+    whole = path.read_bytes()
+    for size in (100, 1024, 1100, 1536, 1600):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SampleError, match=r"0\.tar: not a whole tar file"):
+            open_records(str(path))
+
+
+def test_content_decides_the_hash(tmp_path: Path) -> None:
+    hashes = []
+    for text in ('[{"id": 1}]', '[{"id": 2}]', '[{"id": 1}]'):
+        hashes.append(open_records(str(write(tmp_path, text))).content_hash)
+    assert hashes[0] == hashes[2] != hashes[1]
+    shard = write_shard(tmp_path / "0.tar", {"a.json": b"{}"})
+    assert isinstance(open_records(str(shard)), ShardRecords)
