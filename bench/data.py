@@ -1,0 +1,237 @@
+"""What the data engine costs: planning and packing 665,000 records, the way to the first step, images a second.
+
+    python bench/data.py                       # all of it; needs about 2 GB of disk in a temporary folder
+    python bench/data.py --records 20000       # a quick look
+
+The records are made up: lengths as facts about LLaVA-1.5's mixture tell (64 % of all tokens are the images', 848 tokens a
+sample on average, one in sixteen text only and long), words of a made-up vocabulary, a real BPE tokenizer trained on
+them. Image files are few and shared, so that reading them from a slow disk is not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from rich.console import Console
+from rich.table import Table
+
+from llava_lite.checkpoint.parts import Parts, assemble
+from llava_lite.data.dataset import InstructionDataset
+from llava_lite.data.loader import LoaderConfig, read_steps
+from llava_lite.data.mixture import DataConfig
+from llava_lite.data.packing import pack_epoch
+from llava_lite.data.sampler import permutation
+from llava_lite.data.steps import plan_steps
+from llava_lite.images.loading import load_image
+from llava_lite.processor import Processor
+
+ROW = 8192
+NUM_IMAGES = 200
+console = Console()
+
+
+def lengths_like_llava(count: int, generator: np.random.Generator) -> np.ndarray:
+    """Tokens of text of so many samples, and whether each has an image: int32 [n], bool [n]."""
+    shares = {
+        "158k": (0.237, 270),
+        "vqa": (0.305, 165),
+        "gqa_vg": (0.238, 400),
+        "ocr": (0.159, 180),
+        "text": (0.061, 1200),
+    }
+    kinds = generator.choice(len(shares), size=count, p=[share for share, _ in shares.values()])
+    means = np.array([mean for _, mean in shares.values()])
+    text = np.clip(generator.lognormal(np.log(means[kinds]) - 0.18, 0.6), 50, 2048).astype(np.int32)
+    return text, kinds != 4
+
+
+def bench_packing(table: Table, count: int) -> None:
+    text, image = lengths_like_llava(count, np.random.default_rng(0))
+    lengths = text + 576 * image
+    before = peak_mb()
+    began = time.perf_counter()
+    rows = pack_epoch(lengths, permutation(count, 0, 0).numpy(), ROW, torch.Generator().manual_seed(0))
+    seconds = time.perf_counter() - began
+    fill = lengths.sum() / (len(rows) * ROW)
+    table.add_row(f"pack {count:,} samples into rows of {ROW}", f"{seconds:.1f} s", f"{100 * fill:.2f} % full")
+    table.add_row("  memory it took", f"{peak_mb() - before:.0f} MB", f"{len(rows):,} rows")
+
+
+def bench_start(table: Table, count: int, folder: Path, processor: Processor) -> None:
+    data = write_data(folder, count)
+    size = data.stat().st_size / 1e6
+    for exact, name in ((False, "steps of 128 samples"), (True, "full rows")):
+        for what in ("first time", "again"):
+            began = time.perf_counter()
+            config = DataConfig(path=data, too_long="truncate", cache_dir=folder / "cache")
+            dataset = InstructionDataset(config, processor, row_tokens=ROW, exact=exact)
+            steps = plan_steps(
+                dataset,
+                samples=128,
+                rows=16 if exact else None,
+                row_tokens=ROW,
+                packing=True,
+                seed=0,
+                epochs=1,
+                max_steps=None,
+            )
+            next(iter(read_steps(steps, 0, LoaderConfig(workers=2))))
+            seconds = time.perf_counter() - began
+            table.add_row(f"step one, {name}, {what}", f"{seconds:.1f} s", f"{count:,} records, {size:,.0f} MB of JSON")
+    table.add_row("  memory, this process", f"{peak_mb():.0f} MB", "largest so far")
+    table.add_row("  memory, largest worker", f"{peak_mb(resource.RUSAGE_CHILDREN):.0f} MB", "largest so far")
+
+
+def bench_images(table: Table, folder: Path, processor: Processor) -> None:
+    assert processor.transform is not None
+    paths = sorted(folder.glob("*.jpg"))[:100]
+    for mode in ("crop", "pad"):
+        transform = processor.with_image_mode(mode).transform
+        assert transform is not None
+        transform(load_image(paths[0]))
+        began = time.process_time()
+        for path in paths:
+            transform(load_image(path))
+        rate = len(paths) / (time.process_time() - began)
+        table.add_row(f"images, {mode}", f"{rate:.0f} a second and core", "JPEG 640 x 480 to tiles of 336")
+
+
+def bench_memory(table: Table, count: int, folder: Path, processor: Processor) -> None:
+    """Read steps and watch this process and its workers."""
+    import psutil
+
+    config = DataConfig(path=folder / "data.json", too_long="truncate", cache_dir=folder / "cache")
+    dataset = InstructionDataset(config, processor, row_tokens=ROW)
+    steps = plan_steps(
+        dataset, samples=16, rows=None, row_tokens=ROW, packing=True, seed=0, epochs=1, max_steps=min(60, count // 16)
+    )
+    seen = []
+    me = psutil.Process()
+    for _ in read_steps(steps, 0, LoaderConfig(workers=1)):
+        seen.append(sum(process.memory_info().rss for process in [me, *me.children(recursive=True)]) / 1e6)
+    third = len(seen) // 3
+    table.add_row(
+        "memory while stepping",
+        f"{np.median(seen[third : 2 * third]):.0f} MB",
+        f"then {np.median(seen[-third:]):.0f} MB",
+    )
+
+
+def write_data(folder: Path, count: int) -> Path:
+    """Write LLaVA-like JSON of `count` records, and the images they share."""
+    generator = np.random.default_rng(1)
+    words = vocabulary()
+    text, image = lengths_like_llava(count, generator)
+    for number in range(NUM_IMAGES):
+        noise = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        PilImage.fromarray(noise).resize((640, 480), PilImage.Resampling.BICUBIC).save(folder / f"{number:012}.jpg")
+    pool = generator.zipf(1.3, 2_000_000) % len(words)
+    at = 0
+    with (folder / "data.json").open("w") as file:
+        for number in range(count):
+            file.write("[" if number == 0 else ",\n")
+            turns = []
+            left = int(text[number] - 40) * 2 // 3  # words; a word is about 1.5 tokens
+            while left > 0 or not turns:
+                question, answer = 12, min(max(left - 12, 4), 60 if image[number] else 400)
+                if at + question + answer > len(pool):
+                    at = 0
+                said = " ".join(words[i] for i in pool[at : at + question + answer])
+                mark = "<image>\n" if image[number] and not turns else ""
+                cut = len(said) // 4
+                turns += [{"from": "human", "value": mark + said[:cut]}, {"from": "gpt", "value": "a" + said[cut:]}]
+                at, left = at + question + answer, left - question - answer
+            own = {"image": f"{number % NUM_IMAGES:012}.jpg"} if image[number] else {}
+            json.dump({"id": f"{number:012}", **own, "conversations": turns}, file)
+        file.write("]")
+    return folder / "data.json"
+
+
+def vocabulary() -> list[str]:
+    """Made-up words, the frequent ones short."""
+    generator = np.random.default_rng(2)
+    parts = [a + b for a in "bcdfglmnprst" for b in ("a", "e", "i", "o", "u", "an", "er", "in", "ou")]
+    return ["".join(generator.choice(parts, size=1 + min(3, rank // 300))) for rank in range(4000)]
+
+
+def write_parts(folder: Path) -> Parts:
+    """A tiny tower with LLaVA-1.5's 576 patches and a tiny language model with a BPE tokenizer of 8,000 pieces."""
+    import sentencepiece
+    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tower, lm = folder / "tower", folder / "lm"
+    vision = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=336, patch_size=14
+    )
+    CLIPVisionModel(vision).save_pretrained(tower)
+    CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size=336).save_pretrained(tower)
+    text = LlamaConfig(
+        vocab_size=8000,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=None,
+    )
+    LlamaForCausalLM(text).save_pretrained(lm)
+    words, generator = vocabulary(), np.random.default_rng(3)
+    corpus = folder / "corpus.txt"
+    corpus.write_text(
+        "\n".join(" ".join(words[i] for i in generator.zipf(1.3, 60) % len(words)) for _ in range(20_000))
+    )
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(lm / "tokenizer"),
+        vocab_size=3000,
+        model_type="bpe",
+        byte_fallback=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>"}
+    (lm / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "<unk>"}))
+    return Parts(str(tower), str(lm), image_mode="pad")
+
+
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=665_000)
+    records = parser.parse_args().records
+    folder = Path(tempfile.mkdtemp(prefix="llava-lite-bench-"))
+    table = Table(title=f"data engine on {os.cpu_count()} processors", title_justify="left")
+    for name in ("what", "figure", ""):
+        table.add_column(name)
+    try:
+        bench_packing(table, records)
+        _, processor = assemble(write_parts(folder), dtype=torch.float32)
+        bench_start(table, records, folder, processor)
+        bench_images(table, folder, processor)
+        bench_memory(table, records, folder, processor)
+    finally:
+        shutil.rmtree(folder)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
