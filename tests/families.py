@@ -1,5 +1,6 @@
 """Tiny random folders of every family: ordinary Hugging Face folders whose config.json says the real model_type."""
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,13 +112,11 @@ def write_byte_level_tokenizer(folder: Path) -> Qwen2Tokenizer:
         vocab_size=340, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     trained.train_from_iterator(texts * 20, trainer)
-    learnt = trained.get_vocab()
-    trained.save(str(folder / "trained.json"))
-    import json
-
-    merges = [tuple(pair) for pair in json.loads((folder / "trained.json").read_text())["model"]["merges"]]
-    (folder / "trained.json").unlink()
-    tokenizer = Qwen2Tokenizer(vocab=learnt, merges=merges, pad_token="<|endoftext|>", eos_token="</s>", unk_token=None)
+    learnt = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    tokenizer = Qwen2Tokenizer(
+        vocab=learnt["vocab"], merges=merges, pad_token="<|endoftext|>", eos_token="</s>", unk_token=None
+    )
     tokenizer.add_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
     tokenizer.save_pretrained(folder)
     return tokenizer

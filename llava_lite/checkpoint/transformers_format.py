@@ -9,6 +9,7 @@ import copy
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 from transformers import GenerationConfig, LlavaConfig, LlavaProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -83,7 +84,7 @@ def native_config(model: Llava, num_patches: int) -> LlavaConfig:
     )
 
 
-def _select_strategy(tower: VisionTower) -> str:
+def _select_strategy(tower: VisionTower) -> Literal["default", "full"]:
     return "default" if tower.family.num_prefix_tokens else "full"
 
 

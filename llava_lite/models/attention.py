@@ -11,6 +11,7 @@ attention does is done here too, or refused: sliding windows, soft-capped scores
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from transformers.masking_utils import sdpa_mask
 PER_DOCUMENT = "llava_lite_per_document"
 
 # What language models hand on to their attention that does not change what it computes.
-_SAYS_NOTHING = frozenset({"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict"})
+_SAYS_NOTHING = frozenset({"position_ids", "use_cache"})
 
 
 def document_lengths(position_ids: torch.Tensor) -> list[int]:
@@ -48,25 +49,26 @@ def attend_per_document(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document. query, key, value: [B, heads, T, size] -> [B, T, heads, size].
 
-    documents:      their lengths in order, for one packed row; None: every row is one document (generation, padded rows)
+    documents:      their lengths in order, for one packed row; None: every row is one document
     attention_mask: bool [B, 1, T, T'], all that a token may see; None: what is before it, within the window
     sliding_window: how many tokens a token sees at most, itself included; None: all
     softcap:        scores become softcap * tanh(scores / softcap) (Gemma 2)
 
-    Raises RuntimeError for packed documents beside a mask or cache, and for a setting that is not known here.
+    Raises RuntimeError for packed documents beside a mask or cache, for attention that looks ahead, and for a setting
+    that is not known here.
     """
     if unknown := sorted(name for name, v in others.items() if v is not None and name not in _SAYS_NOTHING):
         raise RuntimeError(f"{type(module).__name__} asks for attention with {', '.join(unknown)}, which is not known")
     if not module.is_causal:
         raise RuntimeError(f"{type(module).__name__} looks ahead (use_bidirectional_attention); it must be causal")
-    settings = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+    attend = partial(_attend, module, scaling=scaling, dropout=dropout, softcap=softcap)
     if documents is None or len(documents) == 1:
         mask = _window(query, key, sliding_window) if attention_mask is None else attention_mask
-        return _attend(module, query, key, value, mask, **settings), None
+        return attend(query, key, value, mask), None
     if attention_mask is not None or query.shape[2] != key.shape[2] or len(query) != 1:
         raise RuntimeError("packed documents take one row, no attention mask and no cache")
     parts = [
-        _attend(module, q, k, v, _window(q, k, sliding_window), **settings)
+        attend(q, k, v, _window(q, k, sliding_window))
         for q, k, v in zip(*(x.split(list(documents), dim=2) for x in (query, key, value)), strict=True)
     ]
     return torch.cat(parts, dim=1), None

@@ -32,7 +32,7 @@ class TowerFamily:
     any_size:          whether its positions are interpolated, so that it takes tiles of any whole number of patches
     layers:            what the names of its blocks begin with
     leave:             what else its folders hold, as a pattern of weight names
-    changes:           config values that leave out what we do not use
+    changes:           config values that leave out what we do not use; None: as if its config.json did not say it
     """
 
     model_class: type[PreTrainedModel]
@@ -73,6 +73,11 @@ _DINOV2 = TowerFamily(
     layers=r"encoder\.layer\.",
     leave=r"(?!)",
     any_size=True,
+    changes={
+        "out_features": None,
+        "out_indices": None,
+        "stage_names": None,
+    },  # a backbone's: named after all its blocks
 )
 # By exact `model_type`: a full CLIP or SigLIP folder (as published; SigLIP 2 of fixed size says `siglip` too) or its
 # vision half, and DINOv2.
@@ -140,5 +145,6 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
         raise PartError(f"{name_or_dir}: has no layer {feature_layer}; it has {num_layers} blocks")
     above = "|".join(str(i) for i in range(kept, num_layers)) or "none"
     leave = rf"{family.leave}|{family.layers}({above})\."
-    changes = {"num_hidden_layers": kept, **family.changes}
-    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, **changes))
+    settings = {**vision.to_dict(), **family.changes, "num_hidden_layers": kept}
+    shorter = family.config_class(**{name: value for name, value in settings.items() if value is not None})
+    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image as PilImage
 from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
@@ -24,6 +25,7 @@ from llava_lite.processor import Example, Processor
 from tests.families import LANGUAGES, WINDOW, Language, write_language
 
 TILE = 32
+PICTURE = PilImage.new("RGB", (40, 30), (200, 30, 30))
 
 
 @dataclass(frozen=True)
@@ -160,14 +162,8 @@ def test_saved_and_loaded_gives_the_same_logits(family: Family, tmp_path: Path) 
     model, processor = load(tmp_path, dtype=torch.float32)
     assert torch.equal(before, logits_of(model.eval(), batch))
     assert model.state_dict().keys() == family.model.state_dict().keys()
-    asked = Conversation().ask("What is it?", [torch_picture()])
+    asked = Conversation().ask("What is it?", [PICTURE])
     assert processor.encode(asked).input_ids.tolist() == family.processor.encode(asked).input_ids.tolist()
-
-
-def torch_picture():
-    from PIL import Image as PilImage
-
-    return PilImage.new("RGB", (40, 30), (200, 30, 30))
 
 
 def test_the_folder_says_llava_exactly_where_transformers_computes_the_same(family: Family, tmp_path: Path) -> None:
@@ -182,11 +178,10 @@ def test_the_folder_says_llava_exactly_where_transformers_computes_the_same(fami
     with torch.no_grad():
         logits = theirs(input_ids=one.input_ids[None], pixel_values=one.pixel_values).logits
     torch.testing.assert_close(logits, logits_of(family.model, batch_of(one)), atol=1e-5, rtol=1e-5)
-    picture = torch_picture()
     processor = AutoProcessor.from_pretrained(tmp_path)
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What is it?"}]
+    content = [{"type": "image", "image": PICTURE}, {"type": "text", "text": "What is it?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
     )
-    ours = family.processor.encode(Conversation().ask("What is it?", [picture]))
+    ours = family.processor.encode(Conversation().ask("What is it?", [PICTURE]))
     assert list(inputs["input_ids"][0]) == ours.input_ids.tolist()
