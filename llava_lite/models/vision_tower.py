@@ -92,7 +92,7 @@ _NAFLEX = (
     "a SigLIP 2 of flexible size (NaFlex), which takes lists of patches with a mask, not square tiles; "
     "use the SigLIP 2 of fixed size (its name ends with a size, its config.json says model_type siglip)"
 )
-REFUSED = {"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX}
+_REFUSED = {"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX}
 
 
 class VisionTower(nn.Module):
@@ -133,8 +133,8 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
     Raises PartError for an unknown `model_type`, a layer that is not there, missing or unexpected weights.
     """
     config = read_part_config(name_or_dir)
-    if config.model_type in REFUSED:
-        raise PartError(f"{name_or_dir}: {REFUSED[config.model_type]}")
+    if config.model_type in _REFUSED:
+        raise PartError(f"{name_or_dir}: {_REFUSED[config.model_type]}")
     if config.model_type not in TOWERS:
         raise PartError(f"{name_or_dir}: unknown vision tower {config.model_type!r}; known: {', '.join(TOWERS)}")
     family = TOWERS[config.model_type]

@@ -1,7 +1,7 @@
 """Every family computes what its own class in transformers computes, packed, padded, cached, saved and loaded."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -185,3 +185,39 @@ def test_the_folder_says_llava_exactly_where_transformers_computes_the_same(fami
     )
     ours = family.processor.encode(Conversation().ask("What is it?", [PICTURE]))
     assert list(inputs["input_ids"][0]) == ours.input_ids.tolist()
+
+
+def test_a_text_only_model_is_a_plain_folder_of_its_type(family: Family, tmp_path: Path) -> None:
+    text_only = Llava(vision_tower=None, projector=None, language_model=family.model.language_model, image_token_id=-1)
+    save(tmp_path, text_only, replace(family.processor, transform=None))
+    theirs, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path, attn_implementation="eager", output_loading_info=True
+    )
+    assert theirs.config.model_type == family.language.model_type
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    one = example(family.model, 3 * WINDOW)
+    with torch.no_grad():
+        logits = theirs(input_ids=one.input_ids[None]).logits
+    torch.testing.assert_close(logits, logits_of(load(tmp_path, dtype=torch.float32)[0], batch_of(one)))
+
+
+def test_the_longest_document_is_what_the_config_says(family: Family) -> None:
+    assert family.model.max_position_embeddings == 2048
+
+
+def test_positions_that_stretch_bound_a_document_by_where_they_begin_to(
+    clip_dir: Path, lm_dir: Path, tmp_path: Path
+) -> None:
+    """Beyond it a long document would change its short neighbours, which is shown."""
+    stretch = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 10000.0}
+    sizes = {"original_max_position_embeddings": 32, "max_position_embeddings": 256, "rope_parameters": stretch}
+    write_language(tmp_path, Language("phi3", {**LANGUAGES["phi3"].config, **sizes}), lm_dir)
+    model, _ = assemble(Parts(str(clip_dir), str(tmp_path), template="vicuna_v1"), dtype=torch.float32)
+    assert model.max_position_embeddings == 32
+    short = example(model, 10)
+    alone, beside_32, beside_33 = (
+        logits_of(model, batch_of(short, *others))[0, :10]
+        for others in ([], [example(model, 32)], [example(model, 33)])
+    )
+    torch.testing.assert_close(alone, beside_32, atol=1e-5, rtol=1e-5)
+    assert (alone - beside_33).abs().max() > 1e-3
