@@ -35,7 +35,7 @@ class ModelConfig(Strict):
     checkpoint: str | None = None
     """An align result or any other checkpoint folder."""
     vision_tower: str | None = None
-    """Without a checkpoint: a CLIP, SigLIP or DINOv2 vision tower; none for text alone. With one: where its tower is now."""
+    """Without a checkpoint: a CLIP, SigLIP or DINOv2 tower; none for text alone. With one: where its tower is now."""
     language_model: str | None = None
     """Without a checkpoint: a causal language model. With one: where its language model is now."""
     projector: str = "mlp2x_gelu"

@@ -73,11 +73,8 @@ _DINOV2 = TowerFamily(
     layers=r"encoder\.layer\.",
     leave=r"(?!)",
     any_size=True,
-    changes={
-        "out_features": None,
-        "out_indices": None,
-        "stage_names": None,
-    },  # a backbone's: named after all its blocks
+    # which blocks it shows as a backbone: they are named after all it had
+    changes={"out_features": None, "out_indices": None, "stage_names": None},
 )
 # By exact `model_type`: a full CLIP or SigLIP folder (as published; SigLIP 2 of fixed size says `siglip` too) or its
 # vision half, and DINOv2.
