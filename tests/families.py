@@ -1,20 +1,21 @@
 """Tiny random folders of every family: ordinary Hugging Face folders whose config.json says the real model_type."""
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPImageProcessorPil,
+    GemmaTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Qwen2Tokenizer,
 )
 
@@ -24,13 +25,13 @@ WINDOW = 7
 
 @dataclass(frozen=True)
 class Language:
-    """A tiny language model: what its config says beside the common sizes, and whether transformers' Llava class can
-    express it."""
+    """A tiny language model: what its config says beside the common sizes, whether transformers' Llava class can
+    express it, and whose tokenizer its own is like."""
 
     model_type: str
     config: dict[str, Any] = field(default_factory=dict)
     native: bool = True
-    byte_level: bool = False
+    tokenizer: Literal["llama", "phi3", "qwen", "gemma"] = "llama"
 
 
 # Each row has what its family may have: windows, tied embeddings, soft-capping, a tokenizer without BOS.
@@ -40,11 +41,11 @@ LANGUAGES = {
     "qwen2": Language(
         "qwen2",
         {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1, "tie_word_embeddings": True},
-        byte_level=True,
+        tokenizer="qwen",
     ),
-    "qwen3": Language("qwen3", {"tie_word_embeddings": True}, byte_level=True),
-    "phi3": Language("phi3", {"sliding_window": WINDOW, "pad_token_id": None}),
-    "gemma": Language("gemma", {"tie_word_embeddings": True}),
+    "qwen3": Language("qwen3", {"tie_word_embeddings": True}, tokenizer="qwen"),
+    "phi3": Language("phi3", {"sliding_window": WINDOW, "pad_token_id": None}, tokenizer="phi3"),
+    "gemma": Language("gemma", {"tie_word_embeddings": True}, tokenizer="gemma"),
     "gemma2": Language(
         "gemma2",
         {
@@ -55,6 +56,7 @@ LANGUAGES = {
             "tie_word_embeddings": True,
         },
         native=False,
+        tokenizer="gemma",
     ),
     "gemma3_text": Language(
         "gemma3_text",
@@ -64,22 +66,23 @@ LANGUAGES = {
             "query_pre_attn_scalar": 12,
             "tie_word_embeddings": True,
         },
+        tokenizer="gemma",
     ),
     "gemma3_text that soft-caps": Language(
-        "gemma3_text", {"final_logit_softcapping": 3.0, "tie_word_embeddings": True}, native=False
+        "gemma3_text", {"final_logit_softcapping": 3.0, "tie_word_embeddings": True}, native=False, tokenizer="gemma"
     ),
 }
 
 
-def write_language(folder: Path, language: Language, tokenizer_dir: Path) -> Path:
-    """Write a language model of two blocks; its tokenizer is that of `tokenizer_dir`, or a byte-level one."""
-    if language.byte_level:
-        tokenizer = write_byte_level_tokenizer(folder)
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-        for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json"):
-            if (tokenizer_dir / name).exists():
-                shutil.copy(tokenizer_dir / name, folder / name)
+def write_language(folder: Path, language: Language, llama_dir: Path) -> Path:
+    """Write a language model of two blocks and its tokenizer; `llama_dir` has the Llama-like one."""
+    tokenizer = {
+        "llama": lambda: AutoTokenizer.from_pretrained(llama_dir),
+        "phi3": lambda: make_phi3_tokenizer(llama_dir),
+        "qwen": make_qwen_tokenizer,
+        "gemma": make_gemma_tokenizer,
+    }[language.tokenizer]()
+    tokenizer.save_pretrained(folder)
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -102,24 +105,45 @@ def write_language(folder: Path, language: Language, tokenizer_dir: Path) -> Pat
     return folder
 
 
-def write_byte_level_tokenizer(folder: Path) -> Qwen2Tokenizer:
-    """Write a byte-level BPE tokenizer as Qwen's: no BOS, no UNK, its own padding token."""
+def make_phi3_tokenizer(llama_dir: Path) -> PreTrainedTokenizerBase:
+    """Llama's with tokens for the turns, as Phi-3's."""
+    tokenizer = AutoTokenizer.from_pretrained(llama_dir)
+    tokenizer.add_tokens(special_tokens("<|system|>", "<|user|>", "<|end|>", "<|assistant|>"))
+    return tokenizer
+
+
+def make_qwen_tokenizer() -> PreTrainedTokenizerBase:
+    """Byte-level BPE as Qwen's: no BOS, no UNK, its own padding token."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = decoders.ByteLevel()
     texts = ["A chat between a curious user and an artificial intelligence assistant.", "USER: What is it? ASSISTANT:"]
     trainer = trainers.BpeTrainer(
         vocab_size=340, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     trained.train_from_iterator(texts * 20, trainer)
     learnt = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in learnt["merges"]]
     tokenizer = Qwen2Tokenizer(
-        vocab=learnt["vocab"], merges=merges, pad_token="<|endoftext|>", eos_token="</s>", unk_token=None
+        vocab=learnt["vocab"],
+        merges=[tuple(pair) for pair in learnt["merges"]],
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        unk_token=None,
     )
-    tokenizer.add_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
-    tokenizer.save_pretrained(folder)
+    tokenizer.add_tokens(special_tokens("<|im_start|>", "</s>"))
     return tokenizer
+
+
+def make_gemma_tokenizer() -> PreTrainedTokenizerBase:
+    """Letters and bytes as Gemma's tokenizer has them: BOS, no space put before the first piece."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{i:02X}>" for i in range(256)), "▁"]
+    pieces += [chr(i) for i in range(33, 127)]
+    tokenizer = GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+    tokenizer.add_tokens(special_tokens("<start_of_turn>", "<end_of_turn>", "</s>"))
+    return tokenizer
+
+
+def special_tokens(*names: str) -> list[AddedToken]:
+    return [AddedToken(name, special=True, normalized=False) for name in names]
 
 
 _VISION = {
