@@ -211,7 +211,8 @@ def test_positions_that_stretch_bound_a_document_by_where_they_begin_to(
     """Beyond it a long document would change its short neighbours, which is shown."""
     stretch = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 10000.0}
     sizes = {"original_max_position_embeddings": 32, "max_position_embeddings": 256, "rope_parameters": stretch}
-    write_language(tmp_path, Language("phi3", {**LANGUAGES["phi3"].config, **sizes}), lm_dir)
+    phi3 = LANGUAGES["phi3"]
+    write_language(tmp_path, replace(phi3, config={**phi3.config, **sizes}), lm_dir)
     model, _ = assemble(Parts(str(clip_dir), str(tmp_path), template="vicuna_v1"), dtype=torch.float32)
     assert model.max_position_embeddings == 32
     short = example(model, 10)
