@@ -31,11 +31,11 @@ class ModelConfig(Strict):
     """The parts to join, each a folder or a hub id."""
 
     vision_tower: str
-    """A CLIP vision tower."""
+    """A CLIP, SigLIP or DINOv2 vision tower."""
     language_model: str
     """A causal language model."""
     projector: str = "mlp2x_gelu"
-    """linear or mlp<N>x_gelu."""
+    """linear, mlp<N>x_gelu, shuffle<S>_mlp<N>x_gelu or pool<S>_mlp<N>x_gelu (S x S patches to one token)."""
     vision_feature_layer: int = -2
     """Which hidden state of the tower is projected; the layers above it are not run."""
     image_mode: ImageMode = "crop"

@@ -35,11 +35,11 @@ class ModelConfig(Strict):
     checkpoint: str | None = None
     """An align result or any other checkpoint folder."""
     vision_tower: str | None = None
-    """Without a checkpoint: a CLIP vision tower; none for text alone. With one: where its tower is now."""
+    """Without a checkpoint: a CLIP, SigLIP or DINOv2 tower; none for text alone. With one: where its tower is now."""
     language_model: str | None = None
     """Without a checkpoint: a causal language model. With one: where its language model is now."""
     projector: str = "mlp2x_gelu"
-    """Without a checkpoint: linear or mlp<N>x_gelu."""
+    """Without a checkpoint: linear, mlp<N>x_gelu, shuffle<S>_mlp<N>x_gelu or pool<S>_mlp<N>x_gelu."""
     vision_feature_layer: int = -2
     """Without a checkpoint: which hidden state of the tower is projected."""
     image_mode: ImageMode = "pad"

@@ -26,7 +26,7 @@ from llava_lite.checkpoint.transformers_format import (
     generation_config,
     is_native,
     native_config,
-    native_name,
+    native_names,
     save_native_processor,
     save_tokenizer,
 )
@@ -139,7 +139,8 @@ def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
     assert model.projector is not None
     about["projector"] = model.projector.kind
     if is_native(model):
-        _write_weights(new, {native_name(name): w for name, w in weights.items()})
+        names = native_names(model)
+        _write_weights(new, {names[name]: w for name, w in weights.items()})
         save_native_processor(new, model, processor)
         return {**_plain(native_config(model, processor.num_patches)), "llava_lite": about}
     assert processor.transform is not None
@@ -179,7 +180,7 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
     )
     weights = _read_weights(folder)
     if config["model_type"] == "llava":
-        ours = {native_name(name): name for name in model.state_dict()}
+        ours = {theirs: name for name, theirs in native_names(model).items()}
         weights = {ours.get(name, name): weight for name, weight in weights.items()}
     _fill(model, weights, folder)
     language_model.tie_weights()

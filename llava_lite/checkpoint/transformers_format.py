@@ -7,41 +7,67 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
+from typing import Literal
 
 from transformers import GenerationConfig, LlavaConfig, LlavaProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from llava_lite.conversation.template import IMAGE_MARK
-from llava_lite.models.language_model import LANGUAGE_MODELS
+from llava_lite.models.language_model import is_plain
 from llava_lite.models.llava import Llava
+from llava_lite.models.vision_tower import VisionTower
 from llava_lite.processor import Processor
 
-# Our names -> the names of published LLaVA folders, which transformers, vLLM and SGLang read.
+# Our names -> the names of published folders, which transformers, vLLM and SGLang read: all patterns, in this order.
 _NAMES = (
-    ("vision_tower.model.", "vision_tower.vision_model."),
-    ("projector.0.", "multi_modal_projector.linear_1."),
-    ("projector.2.", "multi_modal_projector.linear_2."),
+    (r"^projector\.0\.", "multi_modal_projector.linear_1."),
+    (r"^projector\.2\.", "multi_modal_projector.linear_2."),
 )
+_VISION_MODEL = ((r"^vision_tower\.model\.", "vision_tower.vision_model."),)
+_DINOV2 = (
+    (r"^vision_tower\.model\.", "vision_tower."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
+_TOWER_NAMES = {"clip_vision_model": _VISION_MODEL, "siglip_vision_model": _VISION_MODEL, "dinov2": _DINOV2}
 
 
 def is_native(model: Llava) -> bool:
-    """Whether transformers' Llava class computes exactly what this model computes."""
-    family = LANGUAGE_MODELS[model.language_model.config.model_type]
-    return model.projector is not None and model.projector.kind == "mlp2x_gelu" and family.native
+    """Whether transformers' Llava class computes exactly what this model computes, and knows its weights by name."""
+    projector = model.projector
+    if model.vision_tower is None or projector is None:
+        return False
+    plain_projector = projector.kind == "mlp2x_gelu" and projector.image_newline is None
+    return plain_projector and is_plain(model.language_model.config) and not _has_gates(model.vision_tower)
 
 
-def native_name(name: str) -> str:
-    """Translate the name of one of our weights."""
-    for ours, theirs in _NAMES:
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
+def native_names(model: Llava) -> dict[str, str]:
+    """Our names of a model's weights -> the published ones."""
+    assert model.vision_tower is not None
+    patterns = _NAMES + _TOWER_NAMES[model.vision_tower.model.config.model_type]
+    return {name: _rename(name, patterns) for name in model.state_dict()}
+
+
+def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
+    if not name.startswith("language_model."):
+        for pattern, instead in patterns:
+            name = re.sub(pattern, instead, name)
     return name
+
+
+def _has_gates(tower: VisionTower) -> bool:
+    """Whether it is DINOv2's giant, whose published folder has its gate and its values in one matrix."""
+    return tower.model.config.model_type == "dinov2" and bool(tower.model.config.use_swiglu_ffn)
 
 
 def native_config(model: Llava, num_patches: int) -> LlavaConfig:
     """Describe a model as transformers does; num_patches: visual tokens of a tile.
 
-    The tower has no layers above the selected one, hence layer -1.
+    The tower has no layers above the selected one, hence layer -1: for transformers this is the last block's output,
+    before any final norm. `default` drops one class token, `full` drops none.
     """
     assert model.vision_tower is not None
     text_config = model.language_model.config
@@ -50,12 +76,16 @@ def native_config(model: Llava, num_patches: int) -> LlavaConfig:
         text_config=text_config.to_dict(),
         image_token_index=model.image_token_id,
         image_seq_length=num_patches,
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy=_select_strategy(model.vision_tower),
         vision_feature_layer=-1,
         tie_word_embeddings=bool(text_config.tie_word_embeddings),
         architectures=["LlavaForConditionalGeneration"],
         dtype=model.language_model.dtype,
     )
+
+
+def _select_strategy(tower: VisionTower) -> Literal["default", "full"]:
+    return "default" if tower.family.num_prefix_tokens else "full"
 
 
 def save_native_processor(folder: Path, model: Llava, processor: Processor) -> None:
@@ -65,7 +95,7 @@ def save_native_processor(folder: Path, model: Llava, processor: Processor) -> N
         image_processor=processor.transform.image_processor,
         tokenizer=_without_bos(processor),
         patch_size=model.vision_tower.model.config.patch_size,
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy=_select_strategy(model.vision_tower),
         num_additional_image_tokens=model.vision_tower.family.num_prefix_tokens,
         chat_template=chat_template(processor),
     ).save_pretrained(folder)

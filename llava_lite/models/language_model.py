@@ -7,7 +7,13 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llava_lite.models.pretrained import PartError, load_part, read_part_config
 
@@ -15,14 +21,24 @@ from llava_lite.models.pretrained import PartError, load_part, read_part_config
 @dataclass(frozen=True)
 class LanguageFamily:
     """template: the chat template its visual assistants are trained with unless a recipe says otherwise.
-    native: whether transformers' Llava class computes exactly what this model's own class does."""
+    softcaps: whether its own head squashes the logits where its config has a `final_logit_softcapping`."""
 
     template: str
-    native: bool
+    softcaps: bool = False
 
 
-# By exact `model_type`.
-LANGUAGE_MODELS: dict[str, LanguageFamily] = {"llama": LanguageFamily(template="vicuna_v1", native=True)}
+# By exact `model_type`. A row is a promise that tests/models/test_families.py keeps: packed, padded and cached rows,
+# saving and loading equal what transformers' own class computes for each document alone.
+LANGUAGE_MODELS: dict[str, LanguageFamily] = {
+    "llama": LanguageFamily(template="vicuna_v1"),
+    "mistral": LanguageFamily(template="mistral_instruct"),
+    "qwen2": LanguageFamily(template="qwen_2"),
+    "qwen3": LanguageFamily(template="qwen_3"),
+    "phi3": LanguageFamily(template="phi_3"),
+    "gemma": LanguageFamily(template="gemma"),
+    "gemma2": LanguageFamily(template="gemma", softcaps=True),
+    "gemma3_text": LanguageFamily(template="gemma", softcaps=True),
+}
 
 
 def find_language_family(model_type: str, where: object) -> LanguageFamily:
@@ -30,6 +46,24 @@ def find_language_family(model_type: str, where: object) -> LanguageFamily:
     if model_type not in LANGUAGE_MODELS:
         raise PartError(f"{where}: unknown language model {model_type!r}; known: {', '.join(LANGUAGE_MODELS)}")
     return LANGUAGE_MODELS[model_type]
+
+
+def is_plain(config: PretrainedConfig) -> bool:
+    """Whether this language model's head is a matrix and no more, which is all that transformers' Llava class has."""
+    family = LANGUAGE_MODELS[config.model_type]
+    return not family.softcaps or config.final_logit_softcapping is None
+
+
+def longest_sequence(config: PretrainedConfig) -> int:
+    """Return the longest document, in tokens, that a language model of this config takes.
+
+    Positions that stretch once any document of a row is long (`longrope`: Phi-3's long variants) would make a document
+    depend on its neighbours: there it is the length up to which they do not stretch.
+    """
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "longrope":
+        return int(rope["original_max_position_embeddings"])
+    return int(config.max_position_embeddings)
 
 
 def load_language_model(name_or_dir: str, *, dtype: torch.dtype) -> PreTrainedModel:

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from llava_lite.models import attention
+from llava_lite.models.language_model import longest_sequence
 from llava_lite.models.loss import IGNORE, Loss, token_loss
 from llava_lite.models.projector import Projector
 from llava_lite.models.vision_tower import VisionTower
@@ -43,6 +44,11 @@ class Llava(nn.Module):
     def device(self) -> torch.device:
         return self.language_model.device
 
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest document, in tokens, that the language model takes."""
+        return longest_sequence(self.language_model.config)
+
     def parts(self) -> dict[str, nn.Module]:
         """The parts there are, by name."""
         return dict(self.named_children())
@@ -58,6 +64,9 @@ class Llava(nn.Module):
 
         input_ids: long [B, T]; pixel_values: float [N, 3, H, W]; patch_index: long [K], rows of the N * P patches in
         the order of the places -> [B, T, D]. Raises RuntimeError if there are not K places.
+
+        Gemma scales its words' embeddings (by sqrt(D), inside the lookup) before anything is put beside them; patches
+        enter as the projector makes them, not scaled, as in transformers' Llava class: the projector learns the scale.
         """
         embeds = self.language_model.get_input_embeddings()(input_ids)
         places = input_ids == self.image_token_id

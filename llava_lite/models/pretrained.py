@@ -29,17 +29,17 @@ def load_part(
     *,
     dtype: torch.dtype,
     may_leave: str = r"(?!)",
-    **changes: Any,
+    config: PretrainedConfig | None = None,
 ) -> PreTrainedModel:
     """Load a model of exactly this class, every weight accounted for.
 
     may_leave: pattern of weights in the files that this class does not use; anything else left over is an error.
-    changes: config values to load it with. Raises PartError naming the weights.
+    config: what to load it as instead of what its config.json says. Raises PartError naming the weights.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of unused weights; what matters of it is raised below
     try:
-        loaded: Any = model_class.from_pretrained(name_or_dir, dtype=dtype, output_loading_info=True, **changes)
+        loaded: Any = model_class.from_pretrained(name_or_dir, dtype=dtype, output_loading_info=True, config=config)
     except (OSError, ValueError, RuntimeError) as error:
         raise PartError(f"{name_or_dir}: cannot be loaded ({_first_line(error)})") from None
     finally:

@@ -2,34 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
+    PretrainedConfig,
+    PreTrainedModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from llava_lite.models.pretrained import PartError, load_part, read_part_config
 
 
 @dataclass(frozen=True)
 class TowerFamily:
-    """model_class: the vision half alone; num_prefix_tokens: class tokens before the patches; leave: what else its
-    folders hold, as a pattern of weight names."""
+    """What we must know of a family of towers.
+
+    model_class:       the vision half alone
+    features:          (model, pixel_values) -> the last block's output, before any final normalisation
+    num_prefix_tokens: class tokens before the patches
+    any_size:          whether its positions are interpolated, so that it takes tiles of any whole number of patches
+    layers:            what the names of its blocks begin with
+    leave:             what else its folders hold, as a pattern of weight names
+    changes:           config values that leave out what we do not use; None: as if its config.json did not say it
+    """
 
     model_class: type[PreTrainedModel]
     config_class: type[PretrainedConfig]
+    features: Callable[[Any, torch.Tensor], torch.Tensor]
     num_prefix_tokens: int
+    layers: str
     leave: str
+    any_size: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 _CLIP = TowerFamily(
     CLIPVisionModel,
     CLIPVisionConfig,
+    features=lambda model, pixel_values: model(pixel_values).last_hidden_state,  # its final norm is for the pooled one
     num_prefix_tokens=1,
+    layers=r"(vision_model\.)?encoder\.layers\.",
     leave=r"text_model\.|logit_scale$|(text|visual)_projection\.|(vision_model\.)?embeddings\.position_ids$",
 )
-# By exact `model_type`: a full CLIP folder (as published) or its vision half.
-TOWERS: dict[str, TowerFamily] = {"clip": _CLIP, "clip_vision_model": _CLIP}
+# LLaVA-NeXT's rule for SigLIP, the last block dropped and no final norm, is layer -2.
+_SIGLIP = TowerFamily(
+    SiglipVisionModel,
+    SiglipVisionConfig,
+    features=lambda model, pixel_values: (
+        model.encoder(inputs_embeds=model.embeddings(pixel_values)).last_hidden_state  # all but norm and pooling
+    ),
+    num_prefix_tokens=0,
+    layers=r"(vision_model\.)?encoder\.layers\.",
+    leave=r"text_model\.|logit_(scale|bias)$|(vision_model\.)?(head\.|embeddings\.position_ids$)",
+    changes={"vision_use_head": False},
+)
+_DINOV2 = TowerFamily(
+    Dinov2Model,
+    Dinov2Config,
+    features=lambda model, pixel_values: model.encoder(model.embeddings(pixel_values)).last_hidden_state,
+    num_prefix_tokens=1,
+    layers=r"encoder\.layer\.",
+    leave=r"(?!)",
+    any_size=True,
+    # which blocks it shows as a backbone: they are named after all it had
+    changes={"out_features": None, "out_indices": None, "stage_names": None},
+)
+# By exact `model_type`: a full CLIP or SigLIP folder (as published; SigLIP 2 of fixed size says `siglip` too) or its
+# vision half, and DINOv2.
+TOWERS: dict[str, TowerFamily] = {
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "dinov2": _DINOV2,
+}
+_NAFLEX = (
+    "a SigLIP 2 of flexible size (NaFlex), which takes lists of patches with a mask, not square tiles; "
+    "use the SigLIP 2 of fixed size (its name ends with a size, its config.json says model_type siglip)"
+)
+_REFUSED = {"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX}
 
 
 class VisionTower(nn.Module):
@@ -50,13 +110,17 @@ class VisionTower(nn.Module):
     def num_patches(self, tile_size: int) -> int:
         """Return the patches, P, of a tile of `tile_size` pixels. Raises PartError if the tower takes no such tile."""
         config = self.model.config
-        if tile_size != config.image_size:
+        if self.family.any_size and tile_size % config.patch_size:
+            raise PartError(
+                f"the vision tower takes tiles of a multiple of {config.patch_size} pixels, not of {tile_size}"
+            )
+        if not self.family.any_size and tile_size != config.image_size:
             raise PartError(f"the vision tower takes tiles of {config.image_size} pixels, not of {tile_size}")
-        return int(config.image_size // config.patch_size) ** 2
+        return int(tile_size // config.patch_size) ** 2
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values: float [N, 3, H, W] -> features [N, P, Dv]."""
-        hidden = self.model(pixel_values.to(self.model.dtype)).last_hidden_state
+        hidden = self.family.features(self.model, pixel_values.to(self.model.dtype))
         return hidden[:, self.family.num_prefix_tokens :]
 
 
@@ -66,6 +130,8 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
     Raises PartError for an unknown `model_type`, a layer that is not there, missing or unexpected weights.
     """
     config = read_part_config(name_or_dir)
+    if config.model_type in _REFUSED:
+        raise PartError(f"{name_or_dir}: {_REFUSED[config.model_type]}")
     if config.model_type not in TOWERS:
         raise PartError(f"{name_or_dir}: unknown vision tower {config.model_type!r}; known: {', '.join(TOWERS)}")
     family = TOWERS[config.model_type]
@@ -75,5 +141,7 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
     if not 1 <= kept <= num_layers:
         raise PartError(f"{name_or_dir}: has no layer {feature_layer}; it has {num_layers} blocks")
     above = "|".join(str(i) for i in range(kept, num_layers)) or "none"
-    leave = rf"{family.leave}|(vision_model\.)?encoder\.layers\.({above})\."
-    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, num_hidden_layers=kept))
+    leave = rf"{family.leave}|{family.layers}({above})\."
+    settings = {**vision.to_dict(), **family.changes, "num_hidden_layers": kept}
+    shorter = family.config_class(**{name: value for name, value in settings.items() if value is not None})
+    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter))
