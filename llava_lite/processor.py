@@ -7,18 +7,21 @@ answer's span holds its last character. What spells a special token in people's 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt
-from llava_lite.images.loading import load_image
-from llava_lite.images.transform import ImageMode, ImageTransform
+from llava_lite.images.layout import NEWLINE, Layout, Size, is_anyres, lay_out
+from llava_lite.images.loading import image_size, load_image
+from llava_lite.images.transform import ImageTransform
 
 IGNORE = -100
 
@@ -34,13 +37,16 @@ class Example:
     input_ids:    long [T]; each visual token is one `image_token_id`
     labels:       long [T], aligned with input_ids; IGNORE where nothing is learnt
     pixel_values: float32 [N, 3, H, W], the tiles of all images in order
-    patch_index:  long [K], for each visual token its row in the table of the N * P projected patches
+    patch_index:  long [K], for each visual token its row in the table of the N * P' projected patches, or NEWLINE;
+                  [K, 4] where visual tokens lie between patches
+    patch_weight: float32 [K, 4], what each of the four rows counts; None with one row a token
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     pixel_values: torch.Tensor
     patch_index: torch.Tensor
+    patch_weight: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Processor:
 
     tokenizer: a fast tokenizer with an `<image>` token (see `prepare_tokenizer`)
     transform: pictures -> tiles; None for a model without a vision tower
-    num_patches: visual tokens of one tile, P
+    num_patches: projected patches of one tile, P'
     bos:       whether a prompt begins with the tokenizer's BOS token
     """
 
@@ -63,6 +69,11 @@ class Processor:
         tokens = self.tokenizer.get_added_vocab()
         if self.transform and IMAGE_MARK not in tokens:
             raise ProcessorError(f"the tokenizer has no {IMAGE_MARK} token; pass it through prepare_tokenizer first")
+        if self.transform and is_anyres(self.transform.mode) and math.isqrt(self.num_patches) ** 2 != self.num_patches:
+            raise ProcessorError(
+                f"image mode {self.transform.mode} lays patches in a square, but a tile has {self.num_patches}; "
+                "choose another mode or projector"
+            )
         end = self.template.end.strip()
         if end.startswith("<") and end not in tokens:
             raise ProcessorError(
@@ -78,7 +89,8 @@ class Processor:
     def with_template(self, template: ChatTemplate) -> Processor:
         return replace(self, template=template)
 
-    def with_image_mode(self, mode: ImageMode) -> Processor:
+    def with_image_mode(self, mode: str) -> Processor:
+        """Return the same processor for another of `layout.ImageMode`; see `checkpoint.parts.fit_newline`."""
         return replace(self, transform=self.transform.with_mode(mode)) if self.transform else self
 
     def encode(self, conversation: Conversation, max_length: int | None = None) -> Example:
@@ -88,25 +100,33 @@ class Processor:
         Raises ConversationError, ImageError or ProcessorError.
         """
         prompt = self._render(conversation)
-        tiles = [self._tiles(image.source) for _, image in prompt.images]
-        ids, labels = self._tokens(prompt, [len(tile) * self.num_patches for tile in tiles])
+        alone = len(prompt.images) == 1
+        layouts, tiles = [], []
+        for _, image in prompt.images:
+            assert self.transform is not None
+            picture = load_image(image.source)
+            layouts.append(self._lay_out(picture.size if alone else None))
+            tiles.append(self.transform(picture, alone=alone))
+        ids, labels = self._tokens(prompt, [len(layout.index) for layout in layouts])
         side = self.transform.size if self.transform else 0
-        pixel_values = torch.cat(tiles) if tiles else torch.zeros(0, 3, side, side)
+        index = [torch.from_numpy(layout.index) for layout in layouts]
+        weights = [torch.from_numpy(layout.weight) for layout in layouts if layout.weight is not None]
         example = Example(
             input_ids=torch.tensor(ids, dtype=torch.long),
             labels=torch.tensor(labels, dtype=torch.long),
-            pixel_values=pixel_values,
-            patch_index=torch.arange(len(pixel_values) * self.num_patches),
+            pixel_values=torch.cat(tiles) if tiles else torch.zeros(0, 3, side, side),
+            patch_index=_join_index(index, [layout.num_tiles * self.num_patches for layout in layouts]),
+            patch_weight=weights[0] if weights else None,  # only a picture alone has weights
         )
         return self._cut(example, self._end(ids, max_length))
 
     def length(self, conversation: Conversation, max_length: int | None = None) -> tuple[int, int]:
-        """Return how many tokens and how many learnt tokens a conversation has; opens no image.
+        """Return how many tokens and how many learnt tokens a conversation has.
 
-        Raises ConversationError or ProcessorError.
+        Opens no image, except where the image mode cuts it by its size: then its header. Raises as `encode` does.
         """
         prompt = self._render(conversation)
-        ids, labels = self._tokens(prompt, [self.num_patches] * len(prompt.images))
+        ids, labels = self._tokens(prompt, [len(layout.index) for layout in self._layouts(prompt)])
         end = self._end(ids, max_length)
         return end, sum(label != IGNORE for label in labels[1:end])
 
@@ -114,13 +134,13 @@ class Processor:
         """Return a number of tokens that a conversation cannot exceed, without tokenising it.
 
         A token holds at least one byte, so ASCII text has no more tokens than characters, and each of its pieces at
-        most a prefix more. Other text is tokenised. Raises ConversationError or ProcessorError.
+        most a prefix more. Other text is tokenised. Opens headers and raises as `length` does.
         """
         prompt = self._render(conversation)
         if not prompt.text.isascii():
             return self.length(conversation)[0]
         num_specials = sum(1 for _ in self._special.finditer(prompt.text))
-        return 2 + len(prompt.text) + 2 * num_specials + len(prompt.images) * (self.num_patches + 1)
+        return 2 + len(prompt.text) + 2 * num_specials + sum(len(layout.index) + 1 for layout in self._layouts(prompt))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -140,12 +160,18 @@ class Processor:
         except UnicodeEncodeError as error:
             before = prompt.text[max(0, error.start - 20) : error.start]
             raise ProcessorError(f"half a character (a lone surrogate) after {before!r}; remove it") from None
+        if prompt.images and self.transform is None:
+            raise ProcessorError("the conversation shows an image, but this model has no vision tower")
         return prompt
 
-    def _tiles(self, source: object) -> torch.Tensor:
-        if self.transform is None:
-            raise ProcessorError("the conversation shows an image, but this model has no vision tower")
-        return self.transform(load_image(source))
+    def _layouts(self, prompt: Prompt) -> list[Layout]:
+        """Lay out a prompt's images without decoding any; headers are read where the image mode goes by the size."""
+        by_size = self.transform is not None and is_anyres(self.transform.mode) and len(prompt.images) == 1
+        return [self._lay_out(image_size(image.source) if by_size else None) for _, image in prompt.images]
+
+    def _lay_out(self, size: Size | None) -> Layout:
+        assert self.transform is not None
+        return lay_out(size, self.transform.mode, tile_size=self.transform.size, num_patches=self.num_patches)
 
     def _end(self, ids: Sequence[int], max_length: int | None) -> int:
         """Return where to cut to get at most max_length tokens: there, or in front of the images it would fall into."""
@@ -163,7 +189,13 @@ class Processor:
         num_visual = int((example.input_ids[:end] == self.image_token_id).sum())
         index = example.patch_index[:num_visual]
         num_tiles = int(index.max()) // self.num_patches + 1 if num_visual else 0
-        return Example(example.input_ids[:end], example.labels[:end], example.pixel_values[:num_tiles], index)
+        return Example(
+            input_ids=example.input_ids[:end],
+            labels=example.labels[:end],
+            pixel_values=example.pixel_values[:num_tiles],
+            patch_index=index,
+            patch_weight=None if example.patch_weight is None else example.patch_weight[:num_visual],
+        )
 
     def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return ids and labels of a prompt whose images take that many visual tokens each."""
@@ -219,6 +251,30 @@ class Processor:
         """What spells a special token; the longest first."""
         words = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, words)) or r"(?!)")
+
+
+def join_patches(examples: Sequence[Example], num_patches: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return one patch_index for the tiles of all Examples, and one patch_weight if any of them has one.
+
+    num_patches: P' of a tile. Beside an Example whose tokens lie between four patches the others count their one row
+    whole. Shapes as in `Example`.
+    """
+    sizes = [len(example.pixel_values) * num_patches for example in examples]
+    if all(example.patch_weight is None for example in examples):
+        return _join_index([example.patch_index for example in examples], sizes), None
+    weights = [
+        torch.tensor([1.0, 0, 0, 0]).expand(len(e.patch_index), 4) if e.patch_weight is None else e.patch_weight
+        for e in examples
+    ]
+    taps = [e.patch_index.reshape(len(e.patch_index), -1).expand(-1, 4) for e in examples]
+    return _join_index(taps, sizes), torch.cat(weights)
+
+
+def _join_index(index: Sequence[torch.Tensor], sizes: Sequence[int]) -> torch.Tensor:
+    """Join indices of tables that are laid one below the other; the newline stays the newline."""
+    starts = [0, *accumulate(sizes)]
+    parts = [torch.where(part == NEWLINE, part, part + start) for part, start in zip(index, starts, strict=False)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, *, image: bool) -> bool:

@@ -19,7 +19,7 @@ from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.steps import plan_steps
-from llava_lite.images.transform import ImageMode
+from llava_lite.images.layout import ImageMode
 from llava_lite.recipes import run
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import PlainEngine
@@ -39,7 +39,7 @@ class ModelConfig(Strict):
     vision_feature_layer: int = -2
     """Which hidden state of the tower is projected; the layers above it are not run."""
     image_mode: ImageMode = "crop"
-    """How a picture becomes a square: crop, as the original in this stage, or pad."""
+    """How a picture becomes tiles: crop (as the original in this stage), pad, resize, anyres or anyres_max_<N>."""
     template: str | None = None
     """Chat template for asking the result; by default the one of the language model's family."""
 

@@ -18,7 +18,8 @@ from llava_lite.data.captions import CaptionDataset, CaptionSteps
 from llava_lite.data.loader import LoaderConfig, read_steps
 from llava_lite.data.mixture import SourceConfig
 from llava_lite.data.sampler import Order
-from llava_lite.images.transform import ImageMode, ImageTransform
+from llava_lite.images.layout import OneTileMode
+from llava_lite.images.transform import ImageTransform
 from llava_lite.models.clip import load_clip
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.recipes import run
@@ -33,8 +34,8 @@ class ModelConfig(Strict):
 
     clip: str
     """A CLIP folder or hub id: both towers, tokenizer and preprocessor_config.json."""
-    image_mode: ImageMode = "pad"
-    """How a picture becomes a square: pad with the mean colour, or crop."""
+    image_mode: OneTileMode = "pad"
+    """How a picture becomes a square: pad with the mean colour, crop, or resize (stretch)."""
 
 
 class Config(RunConfig):

@@ -12,14 +12,14 @@ import torch
 
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import load, save
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, fit_newline
 from llava_lite.config import Strict
 from llava_lite.conversation.families import find_template
 from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.steps import plan_steps
-from llava_lite.images.transform import ImageMode
+from llava_lite.images.layout import ImageMode
 from llava_lite.models.llava import Llava, Part
 from llava_lite.processor import Processor
 from llava_lite.recipes import run
@@ -43,7 +43,7 @@ class ModelConfig(Strict):
     vision_feature_layer: int = -2
     """Without a checkpoint: which hidden state of the tower is projected."""
     image_mode: ImageMode = "pad"
-    """How a picture becomes a square: pad with the mean colour, or crop."""
+    """How a picture becomes tiles: pad with the mean colour, crop, resize, anyres or anyres_max_<N>."""
     template: str | None = None
     """Chat template to train; by default the checkpoint's, or that of the language model's family."""
 
@@ -68,6 +68,7 @@ def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
     where = {"vision_tower": config.vision_tower, "language_model": config.language_model}
     model, processor = load(config.checkpoint, dtype=dtype, **where)
     processor = processor.with_image_mode(config.image_mode)
+    fit_newline(model, processor)
     return model, processor.with_template(find_template(config.template)) if config.template else processor
 
 

@@ -19,9 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, find_parts, record_parts
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, find_parts, fit_newline, record_parts
 from llava_lite.checkpoint.transformers_format import (
     generation_config,
     is_native,
@@ -136,14 +135,14 @@ def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
         _write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
         processor.tokenizer.save_pretrained(new)
         return {**_plain(language_model.config), "llava_lite": about}
-    assert model.projector is not None
+    assert model.projector is not None and processor.transform is not None
     about["projector"] = model.projector.kind
+    about |= {"image_mode": processor.transform.mode, "tower_short_side": processor.transform.tower.short_side}
     if is_native(model):
         names = native_names(model)
         _write_weights(new, {names[name]: w for name, w in weights.items()})
         save_native_processor(new, model, processor)
         return {**_plain(native_config(model, processor.num_patches)), "llava_lite": about}
-    assert processor.transform is not None
     _write_weights(new, weights)
     save_tokenizer(new, processor)
     processor.transform.image_processor.save_pretrained(new)
@@ -164,7 +163,9 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
         language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
     projector = make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype)
-    transform = ImageTransform(LlavaImageProcessorPil.from_pretrained(folder))
+    transform = ImageTransform.from_tower(folder, about.get("image_mode"))
+    if "tower_short_side" in about:  # what only crop needs, preprocessor_config.json does not say in other modes
+        transform = transform.with_short_side(about["tower_short_side"])
     processor = Processor(
         tokenizer=tokenizer,
         template=find_template(about["template"]),
@@ -178,6 +179,7 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
         language_model=language_model,
         image_token_id=processor.image_token_id,
     )
+    fit_newline(model, processor)
     weights = _read_weights(folder)
     if config["model_type"] == "llava":
         ours = {theirs: name for name, theirs in native_names(model).items()}

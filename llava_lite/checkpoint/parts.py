@@ -12,7 +12,8 @@ import torch
 from transformers.utils.hub import cached_file
 
 from llava_lite.conversation.families import find_template
-from llava_lite.images.transform import ImageMode, ImageTransform
+from llava_lite.images.layout import is_anyres
+from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import (
     find_language_family,
     fit_embeddings,
@@ -34,6 +35,7 @@ class Parts:
     """What to assemble. Parts are folders or hub ids; no vision tower makes a text-only model.
 
     vision_feature_layer: which hidden state of the tower is projected (-2: LLaVA's)
+    image_mode: one of `images.layout.ImageMode`
     template: the chat template; None: the one of the language model's family
     """
 
@@ -41,7 +43,7 @@ class Parts:
     language_model: str
     projector: str = "mlp2x_gelu"
     vision_feature_layer: int = -2
-    image_mode: ImageMode = "pad"
+    image_mode: str = "pad"
     template: str | None = None
 
 
@@ -77,7 +79,21 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
         language_model=language_model,
         image_token_id=processor.image_token_id,
     )
+    fit_newline(model, processor)
     return model, processor
+
+
+def fit_newline(model: Llava, processor: Processor) -> None:
+    """Give the projector an `image_newline`, drawn from torch's current seed, if the image mode ends rows with one.
+
+    One that is there stays; one that the mode never shows is taken away, since nothing would train it.
+    """
+    if model.projector is None or processor.transform is None:
+        return
+    if not is_anyres(processor.transform.mode):
+        model.projector.register_parameter("image_newline", None)
+    elif model.projector.image_newline is None:
+        model.projector.add_newline(int(model.language_model.config.get_text_config().hidden_size))
 
 
 def record_parts(parts: Parts, folder: Path) -> dict[str, object]:

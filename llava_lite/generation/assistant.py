@@ -16,7 +16,7 @@ from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.streaming import Cancelled, TextQueue, stream
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, Processor
+from llava_lite.processor import Example, Processor, join_patches
 
 
 def load(path: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Assistant:
@@ -75,10 +75,7 @@ class Assistant:
         for row, example in enumerate(examples):
             input_ids[row, width - len(example.input_ids) :] = example.input_ids
             attention_mask[row, width - len(example.input_ids) :] = 1
-        starts = [
-            0,
-            *torch.tensor([len(e.pixel_values) * self.processor.num_patches for e in examples]).cumsum(0).tolist(),
-        ]
+        patch_index, patch_weight = join_patches(examples, self.processor.num_patches)
         device = self.model.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
@@ -86,9 +83,8 @@ class Assistant:
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
                 pixel_values=torch.cat([example.pixel_values for example in examples]).to(device),
-                patch_index=torch.cat([e.patch_index + start for e, start in zip(examples, starts, strict=False)]).to(
-                    device
-                ),
+                patch_index=patch_index.to(device),
+                patch_weight=None if patch_weight is None else patch_weight.to(device),
                 config=self._generation_config(sampling),
                 streamer=streamer,
                 stop=None if cancelled is None else StoppingCriteriaList([cancelled]),

@@ -1,69 +1,225 @@
 """From a picture to the pixels the vision tower sees, bit-equal to LLaVA's own preprocessing.
 
-The arithmetic is transformers' PIL image processor: its torchvision twin differs by up to 2/255.
+The arithmetic is that of transformers' PIL image processors (their torchvision twins differ by up to 2/255), done here
+with one resize and one table look-up a picture. What a tower was trained with, its preprocessor_config.json says.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image as PilImage
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from llava_lite.images.layout import Size, check_mode, choose_grid, is_anyres, place
 from llava_lite.images.loading import ImageError
 
-ImageMode = Literal["pad", "crop"]
 
-_TOWER_SETTINGS = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
+@dataclass(frozen=True)
+class _Kind:
+    """crops: whether it cuts out a centre square unless told otherwise; square: whether a plain number as `size` is the
+    side of a square, not the short side."""
+
+    crops: bool
+    square: bool
 
 
-class ImageTransform:
-    """One picture -> tiles. Resize the short side, cut the centre, rescale, normalise; `pad` first makes it square.
+_CLIP, _SQUARE = _Kind(crops=True, square=False), _Kind(crops=False, square=True)
+# By exact `image_processor_type`, or `feature_extractor_type` in older files.
+_KINDS: dict[str, _Kind] = {
+    "CLIPImageProcessor": _CLIP,
+    "CLIPImageProcessorFast": _CLIP,
+    "CLIPFeatureExtractor": _CLIP,
+    "LlavaImageProcessor": _CLIP,  # our own checkpoints
+    "LlavaImageProcessorFast": _CLIP,
+    "BitImageProcessor": _CLIP,  # DINOv2
+    "BitImageProcessorFast": _CLIP,
+    "SiglipImageProcessor": _SQUARE,
+    "SiglipImageProcessorFast": _SQUARE,
+    "ViTImageProcessor": _SQUARE,
+    "ViTImageProcessorFast": _SQUARE,
+    "ViTFeatureExtractor": _SQUARE,
+}
 
-    pad:  on a square of the tower's mean colour, nothing is cut off (LLaVA-1.5's second stage and inference)
-    crop: the centre square, the rest is lost (LLaVA's first stage)
+
+@dataclass(frozen=True)
+class TowerPixels:
+    """What a vision tower wants of its pixels.
+
+    size: side of a tile; short_side: what its own processor resizes the short side to before it cuts out the tile
     """
 
-    def __init__(self, image_processor: LlavaImageProcessorPil) -> None:
-        self.image_processor = image_processor
+    size: int
+    short_side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: int
+    rescale_factor: float
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """One picture -> tiles, in one of the modes of `layout.ImageMode`."""
+
+    tower: TowerPixels
+    mode: str
+
+    def __post_init__(self) -> None:
+        check_mode(self.mode)
 
     @classmethod
-    def from_tower(cls, name_or_dir: str | Path, mode: ImageMode) -> ImageTransform:
-        """Read the size, mean and deviation a vision tower was trained with (its preprocessor_config.json)."""
+    def from_tower(cls, name_or_dir: str | Path, mode: str | None) -> ImageTransform:
+        """Read what a vision tower was trained with from its preprocessor_config.json.
+
+        mode: None: the one that LLaVA's own image processor says, for checkpoints that do not name theirs.
+        Raises ImageError for an unknown mode or kind of file, or one that leaves out what must not be guessed.
+        """
         try:
-            tower = CLIPImageProcessorPil.from_pretrained(str(name_or_dir))
+            settings, _ = CLIPImageProcessorPil.get_image_processor_dict(str(name_or_dir))
         except OSError as error:
             message = f"cannot read its preprocessor_config.json ({str(error).splitlines()[0]})"
             raise ImageError(f"{name_or_dir}: {message}") from None
-        return cls(LlavaImageProcessorPil(**_tower_settings(tower), do_pad=mode == "pad"))
-
-    @property
-    def mode(self) -> ImageMode:
-        return "pad" if self.image_processor.do_pad else "crop"
+        tower = _read_settings(settings, f"{name_or_dir}, preprocessor_config.json")
+        return cls(tower, mode or ("pad" if settings.get("do_pad") else "crop"))
 
     @property
     def size(self) -> int:
         """Side of a tile in pixels."""
-        return int(self.image_processor.crop_size["height"])
+        return self.tower.size
 
-    def with_mode(self, mode: ImageMode) -> ImageTransform:
+    def with_mode(self, mode: str) -> ImageTransform:
         """Return the same transform in another mode."""
-        settings = _tower_settings(self.image_processor)
-        return ImageTransform(LlavaImageProcessorPil(**settings, do_pad=mode == "pad"))
+        return replace(self, mode=mode)
+
+    def with_short_side(self, short_side: int) -> ImageTransform:
+        """Return the same transform of a tower whose own processor resizes to `short_side` before it crops."""
+        return replace(self, tower=replace(self.tower, short_side=short_side))
+
+    @property
+    def image_processor(self) -> LlavaImageProcessorPil:
+        """transformers' image processor that gives the same tiles; under anyres, the tiles of several pictures."""
+        square = {"height": self.size, "width": self.size}
+        short_side = self.tower.short_side if self.mode == "crop" else self.size
+        return LlavaImageProcessorPil(
+            **self._settings,
+            size=square if self.mode == "resize" else {"shortest_edge": short_side},
+            do_pad=self.mode == "pad" or is_anyres(self.mode),
+        )
 
     def save_tower(self, folder: Path) -> None:
-        """Write the preprocessor_config.json of a vision tower; the mode is not the tower's."""
-        CLIPImageProcessorPil(**_tower_settings(self.image_processor)).save_pretrained(folder)
+        """Write the preprocessor_config.json of a CLIP tower; the mode is not the tower's."""
+        CLIPImageProcessorPil(**self._settings, size={"shortest_edge": self.tower.short_side}).save_pretrained(folder)
 
-    def __call__(self, image: PilImage.Image) -> torch.Tensor:
-        """Return the tiles of an RGB picture: float32 [N, 3, H, W]; N is 1 for both modes."""
-        tiles: torch.Tensor = self.image_processor(image, return_tensors="pt")["pixel_values"]
-        return tiles
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "crop_size": {"height": self.size, "width": self.size},
+            "image_mean": list(self.tower.mean),
+            "image_std": list(self.tower.std),
+            "resample": self.tower.resample,
+            "rescale_factor": self.tower.rescale_factor,
+        }
+
+    def __call__(self, image: PilImage.Image, *, alone: bool = True) -> torch.Tensor:
+        """Return the tiles of an RGB picture: float32 [N, 3, H, W].
+
+        alone: False for one of several pictures in a conversation, which anyres gives one padded tile each.
+        """
+        if is_anyres(self.mode) and alone:
+            tiles = self._cut(image)
+        else:
+            tiles = np.asarray(self._square(image))[None]  # [1, H, W, 3]
+        channels = [table[tiles[..., channel]] for channel, table in enumerate(self._normalised)]
+        return torch.from_numpy(np.stack(channels, axis=1))
+
+    def _square(self, image: PilImage.Image) -> PilImage.Image:
+        """Make one tile of a whole picture, or of its centre."""
+        size = (self.size, self.size)
+        if self.mode == "resize":
+            return image.resize(size, self._resample)
+        if self.mode == "crop":
+            return _center(image.resize(_by_short_side(image.size, self.tower.short_side), self._resample), self.size)
+        side = max(image.size)
+        if image.size != (side, side):
+            square = PilImage.new("RGB", (side, side), tuple(int(value * 255) for value in self.tower.mean))
+            square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+            image = square
+        return image.resize(size, self._resample)
+
+    def _cut(self, image: PilImage.Image) -> np.ndarray:
+        """Squash a picture into its base view and cut it, on a black canvas, into tiles: uint8 [N, H, W, 3].
+
+        LLaVA resizes here with PIL's own default, bicubic, whatever the tower's processor does.
+        """
+        across, down = choose_grid(image.size, self.mode, self.size)
+        canvas = PilImage.new("RGB", (across * self.size, down * self.size))
+        size, corner = place(image.size, canvas.size)
+        canvas.paste(image.resize(size, PilImage.Resampling.BICUBIC), corner)
+        tiles = np.asarray(canvas).reshape(down, self.size, across, self.size, 3).swapaxes(1, 2)
+        base = np.asarray(image.resize((self.size, self.size), PilImage.Resampling.BICUBIC))
+        return np.concatenate([base[None], tiles.reshape(-1, self.size, self.size, 3)])
+
+    @property
+    def _resample(self) -> PilImage.Resampling:
+        return PilImage.Resampling(self.tower.resample)
+
+    @cached_property
+    def _normalised(self) -> np.ndarray:
+        """What each of the 256 values becomes: float32 [3, 256]. A table of transformers' arithmetic, step by step."""
+        values = (np.arange(256).astype(np.float64) * self.tower.rescale_factor).astype(np.float32)
+        mean, std = (np.array(x, dtype=np.float32)[:, None] for x in (self.tower.mean, self.tower.std))
+        return (values - mean) / std
 
 
-def _tower_settings(image_processor: CLIPImageProcessorPil | LlavaImageProcessorPil) -> dict[str, Any]:
-    settings = image_processor.to_dict()
-    return {name: settings[name] for name in _TOWER_SETTINGS}
+def _by_short_side(image_size: Size, short_side: int) -> Size:
+    width, height = image_size
+    long_side = int(short_side * max(image_size) / min(image_size))
+    return (short_side, long_side) if width <= height else (long_side, short_side)
+
+
+def _center(image: PilImage.Image, size: int) -> PilImage.Image:
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _read_settings(settings: dict[str, Any], where: str) -> TowerPixels:
+    """Check a preprocessor_config.json. Nothing falls back on another tower's defaults."""
+    name = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
+    if name not in _KINDS:
+        raise ImageError(f"{where}: unknown image processor {name!r}; known: {', '.join(_KINDS)}")
+    if missing := [key for key in ("size", "image_mean", "image_std", "resample") if settings.get(key) is None]:
+        raise ImageError(f"{where}: does not say its {', '.join(missing)}; add what the tower was trained with")
+    if off := [key for key in ("do_resize", "do_rescale", "do_normalize") if settings.get(key) is False]:
+        raise ImageError(f"{where}: switches off {', '.join(off)}, which tiles of pictures need")
+    crops = settings.get("do_center_crop")
+    short_side, size = _read_size(settings["size"], _KINDS[name].square)
+    if _KINDS[name].crops if crops is None else crops:
+        _, size = _read_size(settings.get("crop_size"), True)
+    if size is None or short_side < size:
+        raise ImageError(
+            f"{where}: size {settings['size']} and crop_size {settings.get('crop_size')} give no square tile"
+        )
+    return TowerPixels(
+        size=size,
+        short_side=short_side,
+        mean=tuple(settings["image_mean"]),
+        std=tuple(settings["image_std"]),
+        resample=int(settings["resample"]),
+        rescale_factor=float(settings.get("rescale_factor") or 1 / 255),
+    )
+
+
+def _read_size(value: object, square: bool) -> tuple[int, int | None]:
+    """Read a size in any spelling as (short side, side of the square it makes if it makes one)."""
+    sizes = value if isinstance(value, dict) else {"side": value}
+    numbers = {int(number) for number in sizes.values() if isinstance(number, int)}
+    if len(numbers) != 1:
+        return 0, None
+    (side,) = numbers
+    return side, side if square or "height" in sizes else None

@@ -59,11 +59,18 @@ class Llava(nn.Module):
             part.requires_grad_(name in parts)
             part.train(name in parts)
 
-    def embed(self, input_ids: torch.Tensor, pixel_values: torch.Tensor, patch_index: torch.Tensor) -> torch.Tensor:
-        """Look up words and put each visual token's projected patch in its place.
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        patch_index: torch.Tensor,
+        patch_weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Look up words and put each visual token's projected patch, or the newline, in its place.
 
-        input_ids: long [B, T]; pixel_values: float [N, 3, H, W]; patch_index: long [K], rows of the N * P patches in
-        the order of the places -> [B, T, D]. Raises RuntimeError if there are not K places.
+        input_ids: long [B, T]; pixel_values: float [N, 3, H, W]; patch_index: long [K] in the order of the places, rows
+        of the N * P' patches, -1 the newline; or [K, 4] with patch_weight: float [K, 4] -> [B, T, D].
+        Raises RuntimeError if there are not K places, or no newline to put.
 
         Gemma scales its words' embeddings (by sqrt(D), inside the lookup) before anything is put beside them; patches
         enter as the projector makes them, not scaled, as in transformers' Llava class: the projector learns the scale.
@@ -78,10 +85,15 @@ class Llava(nn.Module):
         frozen = not any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             features = self.vision_tower(pixel_values)
-        patches = self.projector(features).flatten(0, 1)  # [N * P, D]
+        table = self.projector(features).flatten(0, 1)  # [N * P', D]
+        newline = self.projector.image_newline
+        if newline is not None:
+            table = torch.cat([table, newline.unsqueeze(0)])  # its last row is what -1 finds
+        elif num_places and patch_index.min() < 0:
+            raise RuntimeError("rows of patches end with a newline, but this projector has no image_newline")
         if num_places == 0:  # a blank tile of zero weight: every rank runs the same parts
-            return embeds + 0 * patches.sum()
-        return embeds.masked_scatter(places.unsqueeze(-1), patches[patch_index].to(embeds.dtype))
+            return embeds + 0 * table.sum()
+        return embeds.masked_scatter(places.unsqueeze(-1), _gather(table, patch_index, patch_weight).to(embeds.dtype))
 
     def forward(
         self,
@@ -91,6 +103,7 @@ class Llava(nn.Module):
         position_ids: torch.Tensor,
         pixel_values: torch.Tensor,
         patch_index: torch.Tensor,
+        patch_weight: torch.Tensor | None = None,
     ) -> Loss:
         """Return the loss over the supervised targets of a batch; see `data.collate.Batch` for the shapes."""
         keep = (labels != IGNORE).any(0).nonzero().flatten()  # columns that predict something, in any row
@@ -99,6 +112,7 @@ class Llava(nn.Module):
             position_ids=position_ids,
             pixel_values=pixel_values,
             patch_index=patch_index,
+            patch_weight=patch_weight,
             keep=keep,
         )
         return token_loss(logits, labels[:, keep])
@@ -110,6 +124,7 @@ class Llava(nn.Module):
         position_ids: torch.Tensor,
         pixel_values: torch.Tensor,
         patch_index: torch.Tensor,
+        patch_weight: torch.Tensor | None = None,
         keep: torch.Tensor | int = 0,
     ) -> torch.Tensor:
         """Return the logits of the columns `keep` (long [U]; 0: all), without mask and cache: [B, U, V].
@@ -118,7 +133,7 @@ class Llava(nn.Module):
         """
         documents = attention.document_lengths(position_ids) if len(input_ids) == 1 else None
         output = self.language_model(
-            inputs_embeds=self.embed(input_ids, pixel_values, patch_index),
+            inputs_embeds=self.embed(input_ids, pixel_values, patch_index, patch_weight),
             position_ids=position_ids,
             use_cache=False,
             logits_to_keep=keep,
@@ -134,6 +149,7 @@ class Llava(nn.Module):
         attention_mask: torch.Tensor,
         pixel_values: torch.Tensor,
         patch_index: torch.Tensor,
+        patch_weight: torch.Tensor | None = None,
         config: GenerationConfig,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteriaList | None = None,
@@ -141,9 +157,17 @@ class Llava(nn.Module):
         """Continue left-padded prompts; input_ids, attention_mask: long [B, T] -> the new ids alone, long [B, T']."""
         language_model: Any = self.language_model  # which mixes `generate` in, but its base class does not say so
         return language_model.generate(
-            inputs_embeds=self.embed(input_ids, pixel_values, patch_index),
+            inputs_embeds=self.embed(input_ids, pixel_values, patch_index, patch_weight),
             attention_mask=attention_mask,
             generation_config=config,
             streamer=streamer,
             stopping_criteria=stop,
         )
+
+
+def _gather(table: torch.Tensor, index: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Return rows of a table [R, D], or weighted sums of four each, summed in fp32: [K, D]."""
+    if weight is None:
+        return table[index]
+    terms = (table[index[:, tap]] * weight[:, tap, None].float() for tap in range(4))
+    return sum(terms, torch.zeros((), device=table.device))
