@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.conversation.template import ChatTemplate
+from llava_lite.images.layout import lay_out
+from llava_lite.images.loading import ImageError
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.processor import IGNORE, Example, Processor, ProcessorError, prepare_tokenizer
@@ -175,6 +177,83 @@ def test_images_keep_their_order(processor: Processor) -> None:
 def test_length_is_what_encode_gives(processor: Processor, conversation: Conversation) -> None:
     example = processor.encode(conversation)
     assert processor.length(conversation) == (len(example.input_ids), int((example.labels[1:] != IGNORE).sum()))
+
+
+def picture(width: int, height: int) -> PilImage.Image:
+    return PilImage.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop", "resize", "anyres", "anyres_max_2", "anyres_max_9"])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (32, 32), (24, 16), (50, 90), (64, 48), (150, 100), (100, 2000), (3000, 1000)]
+)
+def test_length_is_what_encode_gives_in_every_mode(processor: Processor, mode: str, size: tuple[int, int]) -> None:
+    processor = processor.with_image_mode(mode)
+    conversation = Conversation().ask("What is it?", [picture(*size)]).answer("A red cat.")
+    example = processor.encode(conversation)
+    assert processor.length(conversation) == (len(example.input_ids), int((example.labels[1:] != IGNORE).sum()))
+    num_places = int((example.input_ids == processor.image_token_id).sum())
+    assert num_places == len(example.patch_index) == (len(lay_out(size, mode, tile_size=32, num_patches=P).index))
+    assert int(example.patch_index.max()) < len(example.pixel_values) * P
+    assert (example.patch_weight is None) == (example.patch_index.ndim == 1)
+
+
+ODD = {
+    "palette.png": lambda: picture(90, 50).quantize(8),
+    "alpha.png": lambda: picture(90, 50).convert("RGBA"),
+    "cmyk.tiff": lambda: picture(90, 50).convert("CMYK"),
+    "bit.png": lambda: picture(90, 50).convert("1"),
+    "16 bit.png": lambda: picture(90, 50).convert("L").convert("I;16"),
+    "gif.gif": lambda: picture(90, 50),
+}
+
+
+@pytest.mark.parametrize("name", [*ODD, "turned.jpg", "turned.tiff"])
+def test_length_is_what_encode_gives_for_odd_files(processor: Processor, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    exif = PilImage.Exif()
+    exif[0x0112] = 6
+    ODD.get(name, lambda: picture(90, 50))().save(path, **({"exif": exif} if name.startswith("turned") else {}))
+    processor = processor.with_image_mode("anyres")
+    conversation = Conversation().ask("What is it?", [path]).answer("A red cat.")
+    assert processor.length(conversation)[0] == len(processor.encode(conversation).input_ids)
+
+
+def test_length_opens_a_picture_only_where_its_size_counts_and_then_its_header(
+    processor: Processor, tmp_path: Path
+) -> None:
+    one = Conversation().ask("What is it?", [tmp_path / "gone.png"]).answer("A red cat.")
+    two = Conversation().ask("What?", [tmp_path / "gone.png", tmp_path / "gone.png"]).answer("A red cat.")
+    for mode in ("pad", "crop", "resize"):
+        processor.with_image_mode(mode).length(one)
+    anyres = processor.with_image_mode("anyres")
+    anyres.length(two)
+    with pytest.raises(ImageError, match="gone.png: cannot be read"):
+        anyres.length(one)
+    picture(64, 48).save(tmp_path / "gone.png")
+    length = anyres.length(one)
+    data = (tmp_path / "gone.png").read_bytes()
+    (tmp_path / "gone.png").write_bytes(data[:60])  # the header, and hardly a pixel
+    assert anyres.length(one) == length
+
+
+@pytest.mark.parametrize("mode", ["anyres", "anyres_max_9"])
+def test_each_of_several_anyres_images_is_a_padded_tile_and_a_newline(processor: Processor, mode: str) -> None:
+    example = processor.with_image_mode(mode).encode(SEVERAL_ROUNDS["an image each"])
+    assert torch.equal(example.pixel_values, processor.encode(SEVERAL_ROUNDS["an image each"]).pixel_values)
+    tiles = [[*range(i * P, (i + 1) * P), -1] for i in range(3)]
+    assert example.patch_index.tolist() == sum(tiles, []) and example.patch_weight is None
+
+
+def test_an_anyres_conversation_without_images_is_text(processor: Processor) -> None:
+    example = processor.with_image_mode("anyres").encode(SEVERAL_ROUNDS["text only"])
+    assert example.patch_index.tolist() == [] and len(example.pixel_values) == 0
+    assert torch.equal(example.input_ids, processor.encode(SEVERAL_ROUNDS["text only"]).input_ids)
+
+
+def test_anyres_refuses_patches_that_form_no_square(processor: Processor) -> None:
+    with pytest.raises(ProcessorError, match="image mode anyres lays patches in a square, but a tile has 15"):
+        replace(processor, num_patches=15).with_image_mode("anyres")
 
 
 SPELLED = ["<image>", "</s>", "<s>", "<unk>", "</s><s>", "<image></s><image>"]

@@ -182,7 +182,7 @@ def _thin(size: tuple[int, ...], mode: str, num_patches: int) -> tuple[int, ...]
 def _interpolate(mosaic: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return the four patches around each place of a coarser mosaic, and their weights: int64 and float32 [h, w, 4].
 
-    Equal to torch.nn.functional.interpolate(mode="bilinear", align_corners=False), computed in float32 as there.
+    Those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False) in float32.
     """
     (top, bottom, down), (left, right, across) = (_taps(n, m) for n, m in zip(mosaic.shape, size, strict=True))
     taps = [mosaic[np.ix_(row, column)] for row in (top, bottom) for column in (left, right)]
@@ -192,7 +192,8 @@ def _interpolate(mosaic: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray,
 
 def _taps(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each of `target` places along a side of `size` patches both neighbours and the second one's weight."""
-    scale = np.float32(size) / np.float32(target)
-    place = np.maximum(scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+    scale = float(np.float32(size) / np.float32(target))
+    # torch multiplies and subtracts with one rounding at the end (fused, on CPU and GPU): so do these float64
+    place = np.maximum((scale * (np.arange(target) + 0.5) - 0.5).astype(np.float32), 0)
     first = np.minimum(place.astype(np.int64), size - 1)
     return first, np.minimum(first + 1, size - 1), place - first.astype(np.float32)

@@ -135,8 +135,10 @@ class ImageTransform:
             tiles = self._cut(image)
         else:
             tiles = np.asarray(self._square(image))[None]  # [1, H, W, 3]
-        channels = [table[tiles[..., channel]] for channel, table in enumerate(self._normalised)]
-        return torch.from_numpy(np.stack(channels, axis=1))
+        pixels = np.empty((len(tiles), 3, self.size, self.size), dtype=np.float32)
+        for channel, table in enumerate(self._normalised):
+            np.take(table, tiles[..., channel], out=pixels[:, channel], mode="clip")
+        return torch.from_numpy(pixels)
 
     def _square(self, image: PilImage.Image) -> PilImage.Image:
         """Make one tile of a whole picture, or of its centre."""

@@ -1,5 +1,7 @@
 """Examples to one batch: positions restart, targets stay within their example, each visual token finds its patch."""
 
+from dataclasses import replace
+
 import torch
 
 from llava_lite.data.collate import Batch, collate
@@ -53,6 +55,21 @@ def test_an_order_of_patches_within_an_example_is_kept() -> None:
     second = example(3, tiles=2)
     turned = Example(second.input_ids, second.labels, second.pixel_values, second.patch_index.flip(0))
     assert join(example(1, tiles=1), turned)["patch_index"].tolist() == [0, 1, 5, 4, 3, 2]
+
+
+def test_the_newline_is_the_newline_wherever_its_example_stands() -> None:
+    second = replace(example(3, tiles=2), patch_index=torch.tensor([2, 3, -1, 0]))
+    assert join(example(1, tiles=1), second)["patch_index"].tolist() == [0, 1, 4, 5, -1, 2]
+    assert "patch_weight" not in join(example(1, tiles=1), second)
+
+
+def test_beside_tokens_between_patches_the_others_count_their_one_patch_whole() -> None:
+    one = replace(example(1, tiles=1), patch_index=torch.tensor([1, -1]))
+    taps, weight = torch.tensor([[0, 1, 2, 3], [-1, -1, -1, -1]]), torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0]])
+    four = replace(example(2, tiles=2), patch_index=taps, patch_weight=weight)
+    batch = join(one, example(5, 6), four)
+    assert batch["patch_index"].tolist() == [[1] * 4, [-1] * 4, [2, 3, 4, 5], [-1] * 4]
+    assert torch.equal(batch["patch_weight"], torch.cat([torch.tensor([[1.0, 0, 0, 0]] * 2), weight]))
 
 
 def test_a_batch_without_images_carries_one_blank_tile_that_no_token_shows() -> None:
