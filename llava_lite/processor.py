@@ -262,12 +262,17 @@ def join_patches(examples: Sequence[Example], num_patches: int) -> tuple[torch.T
     sizes = [len(example.pixel_values) * num_patches for example in examples]
     if all(example.patch_weight is None for example in examples):
         return _join_index([example.patch_index for example in examples], sizes), None
-    weights = [
-        torch.tensor([1.0, 0, 0, 0]).expand(len(e.patch_index), 4) if e.patch_weight is None else e.patch_weight
-        for e in examples
-    ]
-    taps = [e.patch_index.reshape(len(e.patch_index), -1).expand(-1, 4) for e in examples]
-    return _join_index(taps, sizes), torch.cat(weights)
+    index, weight = zip(*map(_four_taps, examples), strict=True)
+    return _join_index(index, sizes), torch.cat(weight)
+
+
+def _four_taps(example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return an Example's patch_index and patch_weight, [K, 4] each."""
+    if example.patch_weight is not None:
+        return example.patch_index, example.patch_weight
+    return example.patch_index.unsqueeze(1).expand(-1, 4), torch.tensor([1.0, 0, 0, 0]).expand(
+        len(example.patch_index), 4
+    )
 
 
 def _join_index(index: Sequence[torch.Tensor], sizes: Sequence[int]) -> torch.Tensor:
