@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,20 @@ def reply(model: Llava, processor: Processor, world: Path) -> str:
 def assert_same(a: tuple[Llava, Processor], b: tuple[Llava, Processor], world: Path) -> None:
     assert a[0].state_dict().keys() == b[0].state_dict().keys()
     assert all(torch.equal(value, b[0].state_dict()[name]) for name, value in a[0].state_dict().items())
-    assert a[1].template == b[1].template and a[1].bos == b[1].bos and a[1].transform.mode == b[1].transform.mode
+    assert a[1].template == b[1].template and a[1].bos == b[1].bos and a[1].transform == b[1].transform
     assert reply(*a, world) == reply(*b, world) != ""
 
 
-@pytest.mark.parametrize("projector", ["mlp2x_gelu", "linear", "mlp3x_gelu"])
-@pytest.mark.parametrize("mode", ["pad", "crop"])
+@pytest.mark.parametrize(
+    ("projector", "mode"),
+    [
+        ("mlp2x_gelu", "pad"),
+        ("linear", "pad"),
+        ("mlp3x_gelu", "crop"),
+        ("mlp2x_gelu", "crop"),
+        ("mlp2x_gelu", "resize"),
+    ],
+)
 def test_saved_and_loaded_gives_the_same_reply(
     clip_dir: Path, lm_dir: Path, tmp_path: Path, world: Path, projector: str, mode: str
 ) -> None:
@@ -44,6 +53,25 @@ def test_saved_and_loaded_gives_the_same_reply(
         "llava" if projector == "mlp2x_gelu" else "llava_lite"
     )
     assert_same(before, load(tmp_path, dtype=torch.float32), world)
+
+
+def test_a_towers_own_resize_survives_a_mode_that_does_not_use_it(parts: Parts, tmp_path: Path) -> None:
+    model, processor = assemble_lively(parts)
+    processor = replace(processor, transform=processor.transform.with_short_side(40))
+    save(tmp_path, model, processor)
+    assert load(tmp_path, dtype=torch.float32)[1].with_image_mode("crop").transform.tower.short_side == 40
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop"])
+def test_a_folder_that_does_not_name_its_mode_has_the_one_of_its_image_processor(
+    parts: Parts, tmp_path: Path, mode: str
+) -> None:
+    save(tmp_path, *assemble_lively(replace(parts, image_mode=mode)))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["llava_lite"].pop("image_mode") == mode
+    del config["llava_lite"]["tower_short_side"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path, dtype=torch.float32)[1].transform.mode == mode
 
 
 def test_a_projector_checkpoint_holds_the_projector_and_finds_its_parts(
