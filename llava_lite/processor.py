@@ -19,7 +19,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt
-from llava_lite.images.layout import NEWLINE, Layout, Size, is_anyres, lay_out
+from llava_lite.images.layout import NEWLINE, Layout, Size, is_anyres, lay_out, most_tokens
 from llava_lite.images.loading import image_size, load_image
 from llava_lite.images.transform import ImageTransform
 
@@ -134,13 +134,14 @@ class Processor:
         """Return a number of tokens that a conversation cannot exceed, without tokenising it.
 
         A token holds at least one byte, so ASCII text has no more tokens than characters, and each of its pieces at
-        most a prefix more. Other text is tokenised. Opens headers and raises as `length` does.
+        most a prefix more. Other text is tokenised. Opens no image. Raises ConversationError or ProcessorError.
         """
         prompt = self._render(conversation)
         if not prompt.text.isascii():
             return self.length(conversation)[0]
         num_specials = sum(1 for _ in self._special.finditer(prompt.text))
-        return 2 + len(prompt.text) + 2 * num_specials + sum(len(layout.index) + 1 for layout in self._layouts(prompt))
+        num_visual = most_tokens(self.transform.mode, self.num_patches) if self.transform else 0
+        return 2 + len(prompt.text) + 2 * num_specials + len(prompt.images) * (num_visual + 1)
 
     @cached_property
     def fingerprint(self) -> str:

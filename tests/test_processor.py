@@ -245,6 +245,25 @@ def test_each_of_several_anyres_images_is_a_padded_tile_and_a_newline(processor:
     assert example.patch_index.reshape(3, P + 1).tolist() == tiles and example.patch_weight is None
 
 
+@pytest.mark.parametrize("mode", ["anyres", "anyres_max_1"])
+def test_what_is_cut_at_the_end_leaves_an_anyres_image_whole_or_out(processor: Processor, mode: str) -> None:
+    processor = processor.with_image_mode(mode)
+    conversation = Conversation().ask("What is it?", [picture(64, 48)]).answer("A red cat.").ask("And?").answer("No.")
+    whole = processor.encode(conversation)
+    places = (whole.input_ids == processor.image_token_id).nonzero().flatten().tolist()
+    assert processor.bound(conversation) >= len(whole.input_ids)
+    for end in (len(whole.input_ids) - 1, places[-1] + 2, places[-1] + 1):
+        cut = processor.encode(conversation, end)
+        assert torch.equal(cut.input_ids, whole.input_ids[:end]) and processor.length(conversation, end)[0] == end
+        assert torch.equal(cut.patch_index, whole.patch_index) and torch.equal(cut.pixel_values, whole.pixel_values)
+        assert (cut.patch_weight is None) == (mode == "anyres")
+        assert cut.patch_weight is None or torch.equal(cut.patch_weight, whole.patch_weight)
+    for end in (places[-1], places[5], places[0]):
+        cut = processor.encode(conversation, end)
+        assert torch.equal(cut.input_ids, whole.input_ids[: places[0]])
+        assert len(cut.patch_index) == len(cut.pixel_values) == 0
+
+
 def test_an_anyres_conversation_without_images_is_text(processor: Processor) -> None:
     example = processor.with_image_mode("anyres").encode(SEVERAL_ROUNDS["text only"])
     assert example.patch_index.tolist() == [] and len(example.pixel_values) == 0

@@ -33,6 +33,7 @@ _KNOWN = f"{', '.join(get_args(OneTileMode))}, anyres, anyres_max_<N>"
 _ANYRES = re.compile(r"anyres(?:_max_([1-9]\d*))?")
 # Tiles across and down. LLaVA-1.6's, in its own order, which decides ties; and "(1x1),...,(6x6)" of LLaVA-OneVision.
 _GRIDS: Sequence[Size] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+_THIN_FROM = 1.1  # how many times too long a mosaic's sides are, on average, before it is thinned
 _GRIDS_MAX: Sequence[Size] = tuple((across, down) for across in range(1, 7) for down in range(1, 7))
 
 
@@ -123,6 +124,18 @@ def lay_out(image_size: Size | None, mode: str, *, tile_size: int, num_patches: 
     )
 
 
+def most_tokens(mode: str, num_patches: int) -> int:
+    """Return a number of visual tokens that no picture exceeds, whatever its size."""
+    if not is_anyres(mode):
+        return num_patches
+    grids = _GRIDS if mode == "anyres" else _GRIDS_MAX
+    num_tiles: float = max(across * down for across, down in grids)
+    if (most := _max_tiles(mode)) is not None:
+        num_tiles = min(num_tiles, _THIN_FROM**2 * most)
+    num_rows = max(down for _, down in grids) * math.isqrt(num_patches)
+    return num_patches + math.ceil(num_tiles * num_patches) + num_rows
+
+
 def choose_grid(image_size: Size, mode: str, tile_size: int) -> Size:
     """Return the grid, tiles across and down, on which a picture keeps most of its pixels.
 
@@ -171,12 +184,17 @@ def _unpad(mosaic: np.ndarray, image_size: Size) -> np.ndarray:
 
 def _thin(size: tuple[int, ...], mode: str, num_patches: int) -> tuple[int, ...]:
     """Return the rows and columns that anyres_max_<N> keeps of a mosaic: all, up to well over N tiles' worth."""
-    match = _ANYRES.fullmatch(mode)
-    if match is None or match[1] is None:
+    most = _max_tiles(mode)
+    if most is None:
         return size
     rows, columns = size
-    factor = math.sqrt(rows * columns / (int(match[1]) * num_patches))
-    return (max(1, int(rows // factor)), max(1, int(columns // factor))) if factor > 1.1 else size
+    factor = math.sqrt(rows * columns / (most * num_patches))
+    return (max(1, int(rows // factor)), max(1, int(columns // factor))) if factor > _THIN_FROM else size
+
+
+def _max_tiles(mode: str) -> int | None:
+    match = _ANYRES.fullmatch(mode)
+    return int(match[1]) if match and match[1] else None
 
 
 def _interpolate(mosaic: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

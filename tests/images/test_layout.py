@@ -8,7 +8,7 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from llava_lite.config import Strict
-from llava_lite.images.layout import NEWLINE, ImageMode, check_mode, choose_grid, is_anyres, lay_out, place
+from llava_lite.images.layout import NEWLINE, ImageMode, check_mode, choose_grid, is_anyres, lay_out, most_tokens, place
 from llava_lite.images.loading import ImageError
 from tests.images import plain_llava
 
@@ -78,6 +78,7 @@ def test_token_counts_are_the_original_rules_over_a_sweep(mode: str, tile: int, 
     for size in sweep:
         layout = lay_out(size, mode, tile_size=tile, num_patches=side * side)
         assert len(layout.index) == plain_llava.num_tokens(size, mode, tile, side), size
+        assert len(layout.index) <= most_tokens(mode, side * side), size
         canvas = plain_llava.best_canvas(size, plain_llava.canvases(mode, tile))
         assert layout.num_tiles == 1 + canvas[0] * canvas[1] // tile**2, size
 
