@@ -71,6 +71,7 @@ def main(config: Config) -> None:
         config.data,
         processor.with_template(find_template("plain")),
         row_tokens=config.batch.tokens,
+        max_positions=model.max_position_embeddings,
         exact=config.batch.rows is not None,
     )
     dataset.write_lineage(config.output_dir)

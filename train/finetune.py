@@ -84,7 +84,11 @@ def main(config: Config) -> None:
     model.to(distributed.device()).train_only(config.train)
 
     dataset = InstructionDataset(
-        config.data, processor, row_tokens=config.batch.tokens, exact=config.batch.rows is not None
+        config.data,
+        processor,
+        row_tokens=config.batch.tokens,
+        max_positions=model.max_position_embeddings,
+        exact=config.batch.rows is not None,
     )
     dataset.write_lineage(config.output_dir)
     steps = plan_steps(

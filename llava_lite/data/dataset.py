@@ -36,14 +36,22 @@ class LeftOut:
 class InstructionDataset:
     """The samples of a mixture that can be learnt from, each of at most `max_length` tokens.
 
-    row_tokens: what a row holds; exact: measure all lengths now, because rows are packed across steps.
-    Raises SampleError where the config lets bad or too long records end the run.
+    row_tokens: what a row holds; max_positions: what the language model has positions for; exact: measure all lengths
+    now, because rows are packed across steps. Raises SampleError where the config lets bad or too long records end the run.
     """
 
-    def __init__(self, config: DataConfig, processor: Processor, *, row_tokens: int, exact: bool = False) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        processor: Processor,
+        *,
+        row_tokens: int,
+        max_positions: int | None = None,
+        exact: bool = False,
+    ) -> None:
         self.config = config
         self.processor = processor
-        self.max_length = min(config.max_length or row_tokens, row_tokens)
+        self.max_length = min(limit for limit in (config.max_length, row_tokens, max_positions) if limit is not None)
         self.mixture = Mixture(config)
         plan = make_plan(self.mixture, processor, limit=self.max_length, exact=exact)
         self._lengths = plan.lengths

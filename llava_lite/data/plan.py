@@ -177,5 +177,5 @@ def _check(sample: Sample, source: Source, processor: Processor, limit: int, exa
 def _bound(conversation: Conversation, processor: Processor) -> int:
     try:
         return processor.bound(conversation)
-    except (ConversationError, ProcessorError):
+    except (ConversationError, ImageError, ProcessorError):
         return 2**31 - 1  # `measure` says what is wrong with it

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +24,6 @@ from llava_lite.evaluation.modes import Mode
 from llava_lite.evaluation.runner import load_benchmark, read_questions, run
 from llava_lite.generation.assistant import Assistant, load
 from llava_lite.images.loading import load_image
-from llava_lite.processor import Example
 
 BATCH_SIZE = 50
 NUM_CAPTIONS = 64
@@ -94,7 +93,7 @@ def caption_loss(assistant: Assistant, path: Path, image_dir: Path) -> dict[str,
     samples = [source.sample(number) for number in range(min(NUM_CAPTIONS, len(source.records)))]
     true = [processor.encode(sample.conversation) for sample in samples]
     shuffled = [
-        Example(example.input_ids, example.labels, other.pixel_values, example.patch_index)
+        replace(example, pixel_values=other.pixel_values)
         for example, other in zip(true, true[1:] + true[:1], strict=True)
     ]
     losses = {}
