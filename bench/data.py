@@ -3,8 +3,9 @@
     python bench/data.py                       # all of it; needs about 2 GB of disk in a temporary folder
     python bench/data.py --records 20000       # a quick look
 
-The records are made up: lengths as LLaVA-1.5's mixture has them (64 % of all tokens are the images', 848 tokens a sample
-on average, one in sixteen text only and long), words of a made-up vocabulary, a real BPE tokenizer trained on them. Image files are few and shared, so that reading them from a slow disk is not part of it.
+The records are made up: lengths as LLaVA-1.5's mixture has them (64 % of all tokens are the images', 848 tokens a
+sample on average, one in sixteen text only and long), words of a made-up vocabulary, a real BPE tokenizer trained on
+them. Image files are few and shared, so that reading them from a slow disk is not part of it.
 """
 
 from __future__ import annotations

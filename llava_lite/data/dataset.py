@@ -37,7 +37,8 @@ class InstructionDataset:
     """The samples of a mixture that can be learnt from, each of at most `max_length` tokens.
 
     row_tokens: what a row holds; max_positions: what the language model has positions for; exact: measure all lengths
-    now, because rows are packed across steps. Raises SampleError where the config lets bad or too long records end the run.
+    now, because rows are packed across steps. Raises SampleError where the config lets bad or too long records end
+    the run.
     """
 
     def __init__(
