@@ -9,9 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from llava_lite.conversation.derived import derive_template
 from llava_lite.conversation.families import find_template
+from llava_lite.conversation.message import ConversationError
+from llava_lite.conversation.template import ChatTemplate
 from llava_lite.images.transform import ImageMode, ImageTransform
 from llava_lite.models.language_model import (
     find_language_family,
@@ -24,6 +28,9 @@ from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import load_vision_tower
 from llava_lite.processor import Processor, prepare_tokenizer
 
+TOKENIZER = "tokenizer"
+"""The name of the template that the language model's tokenizer brings."""
+
 
 class CheckpointError(ValueError):
     """A folder that is not a whole checkpoint, or not one this version reads."""
@@ -34,7 +41,7 @@ class Parts:
     """What to assemble. Parts are folders or hub ids; no vision tower makes a text-only model.
 
     vision_feature_layer: which hidden state of the tower is projected (-2: LLaVA's)
-    template: the chat template; None: the one of the language model's family
+    template: the chat template, as `choose_template` takes it; None: the one of the language model's family
     """
 
     vision_tower: str | None
@@ -42,7 +49,7 @@ class Parts:
     projector: str = "mlp2x_gelu"
     vision_feature_layer: int = -2
     image_mode: ImageMode = "pad"
-    template: str | None = None
+    template: str | dict[str, object] | None = None
 
 
 def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
@@ -66,7 +73,7 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
         num_patches = projector.num_patches(tower.num_patches(transform.size))
     processor = Processor(
         tokenizer=tokenizer,
-        template=find_template(parts.template or family.template),
+        template=choose_template(parts.template or family.template, tokenizer),
         transform=transform,
         num_patches=num_patches,
         bos=bos,
@@ -78,6 +85,26 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
         image_token_id=processor.image_token_id,
     )
     return model, processor
+
+
+def choose_template(which: str | dict[str, object], tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """Return a row of the table by its name, a recorded template by its fields, or, for `tokenizer`, the one that the
+    language model's tokenizer brings. Raises ConversationError.
+    """
+    if which != TOKENIZER:
+        return find_template(which)
+    if tokenizer.chat_template is None:
+        raise ConversationError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; set model.template")
+
+    def no_clock(_: str) -> str:
+        raise ConversationError("it writes the date of the day")
+
+    def render(messages: list[dict[str, str]], ask: bool) -> str:
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask, strftime_now=no_clock)
+        )
+
+    return derive_template(TOKENIZER, render, tokenizer.bos_token)
 
 
 def record_parts(parts: Parts, folder: Path) -> dict[str, object]:
