@@ -213,13 +213,13 @@ _JINJA = """
   {%- elif not images -%}{{ words(content) }}
   {%- elif images | length == 1 -%}
     {%- set text = words(content) | trim -%}
-    {{ $IMAGE$ + ('\n' + text if text else '') }}
+    {{ $IMAGE$ + ('\\n' + text if text else '') }}
   {%- else -%}
     {%- set at = namespace(leading=true, after=false) -%}
     {%- for part in content -%}
       {%- set text = '' if part.type != 'text' else part.text.lstrip() if at.leading else part.text -%}
       {%- if text or part.type != 'text' -%}
-        {%- if at.leading and at.after -%}{{ '\n' }}{%- endif -%}
+        {%- if at.leading and at.after -%}{{ '\\n' }}{%- endif -%}
         {{ text if text else $IMAGE$ }}
         {%- set at.after = not text -%}
         {%- if text -%}{%- set at.leading = false -%}{%- endif -%}
