@@ -93,16 +93,16 @@ def choose_template(which: str | dict[str, object], tokenizer: PreTrainedTokeniz
     """
     if which != TOKENIZER:
         return find_template(which)
+    where = tokenizer.name_or_path
     if tokenizer.chat_template is None:
-        raise ConversationError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; set model.template")
-
-    def no_clock(_: str) -> str:
-        raise ConversationError("it writes the date of the day")
+        raise ConversationError(f"{where}: the tokenizer has no chat template; set model.template to another")
+    if "strftime_now" in tokenizer.get_chat_template():
+        raise ConversationError(
+            f"{where}: the tokenizer's chat template writes today's date; set model.template to another"
+        )
 
     def render(messages: list[dict[str, str]], ask: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask, strftime_now=no_clock)
-        )
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
 
     return derive_template(TOKENIZER, render, tokenizer.bos_token)
 

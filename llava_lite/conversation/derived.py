@@ -74,6 +74,8 @@ class _Source:
                 raise _refusal(f"it does not write every turn once and in order: {_short(rest)}")
             piece, rest = rest.split(word)
             pieces.append(piece)
+        if any("{}" in piece for piece in (*pieces, rest)):
+            raise _refusal("it writes {} itself")
         return [*pieces, rest]
 
 
@@ -100,17 +102,41 @@ def _read_turns(name: str, source: _Source) -> ChatTemplate:
 
 def _with_system(template: ChatTemplate, source: _Source) -> ChatTemplate:
     """Return the template with a place for a system text, if it has one."""
-    user, _ = template.user.split("{}")
     try:
         before, after, _ = source.cut(replace(Conversation().ask(_Q1), system=_SYSTEM), _SYSTEM, _Q1)
-        if after.endswith(user):
-            found = _own_system(replace(template, system=f"{before}{{}}{after.removesuffix(user)}"))
-        else:
-            found = replace(template, system=f"{before.removeprefix(user)}{{}}{after}", system_in_user=True)
-        _, difference = _compare(found, source, [None, *_SYSTEMS])
-    except ConversationError:
-        return template
-    return template if difference else found
+        for found in (_inside_user(template, before, after), _before_user(template, before, after)):
+            if found and not _compare(found, source, [None, *_SYSTEMS])[1]:
+                return found
+    except ConversationError:  # it refuses a system text
+        pass
+    return template
+
+
+def _before_user(template: ChatTemplate, before: str, after: str) -> ChatTemplate | None:
+    user, _ = template.user.split("{}")
+    if not after.endswith(user):
+        return None
+    return _own_system(replace(template, system=f"{before}{{}}{after.removesuffix(user)}"))
+
+
+def _inside_user(template: ChatTemplate, before: str, after: str) -> ChatTemplate | None:
+    """What a later round begins with stands before the system text."""
+    user, header = template.user.split("{}")
+    later = template.between + user
+    start = next((i for i in range(len(later)) if before.startswith(later[i:])), len(later))
+    inner = later[start:]
+    if not inner:
+        return None
+    return _own_system(
+        replace(
+            template,
+            user=f"{inner}{{}}{header}",
+            system=f"{before.removeprefix(inner)}{{}}{after}",
+            system_in_user=True,
+            opening=(template.opening + user).removeprefix(inner),
+            between=later[:start],
+        )
+    )
 
 
 def _own_system(template: ChatTemplate) -> ChatTemplate:
@@ -140,7 +166,7 @@ def _compare(template: ChatTemplate, source: _Source, systems: list[str | None])
 
 def _difference(ours: str, theirs: str) -> str:
     start = max(0, len(_shared(ours, theirs)) - 20)
-    return f"it writes {_short(theirs[start:])} where its other turns say {_short(ours[start:])}"
+    return f"it writes {_short(theirs[start:])} where fixed strings give {_short(ours[start:])}"
 
 
 def _shared(a: str, b: str) -> str:
