@@ -95,11 +95,9 @@ def choose_template(which: str | dict[str, object], tokenizer: PreTrainedTokeniz
         return find_template(which)
     where = tokenizer.name_or_path
     if tokenizer.chat_template is None:
-        raise ConversationError(f"{where}: the tokenizer has no chat template; set model.template to another")
+        raise ConversationError(f"{where}: its tokenizer has no chat template; set model.template")
     if "strftime_now" in tokenizer.get_chat_template():
-        raise ConversationError(
-            f"{where}: the tokenizer's chat template writes today's date; set model.template to another"
-        )
+        raise ConversationError(f"{where}: its tokenizer's chat template writes today's date; set model.template")
 
     def render(messages: list[dict[str, str]], ask: bool) -> str:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))

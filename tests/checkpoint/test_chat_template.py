@@ -2,16 +2,22 @@
 tokenizer call has to give what we tokenise in parts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 from llava_lite.checkpoint.transformers_format import chat_template, generation_config
+from llava_lite.conversation.derived import derive_template
 from llava_lite.conversation.families import TEMPLATES, find_template
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.conversation.template import ChatTemplate
 from llava_lite.models.language_model import load_language_model
-from llava_lite.processor import Processor
+from llava_lite.processor import Processor, prepare_tokenizer
+from tests.conftest import row_tokenizer
+from tests.strategies import conversations
 
 P = 16
 RED, BLUE = (Image(PilImage.new("RGB", (24, 16), color)) for color in ("red", "blue"))
@@ -86,6 +92,52 @@ def test_the_exported_template_gives_every_rows_ids(row_processor: Processor, na
     processor = row_processor.with_template(find_template(name))
     for talk, conversation in talks(processor.template).items():
         assert exported_ids(processor, conversation) == processor.encode(conversation).input_ids.tolist(), talk
+
+
+@pytest.fixture(scope="module")
+def byte_processor(clip_dir: Path, vicuna_dir: Path) -> Processor:
+    tokenizer = row_tokenizer("bytes", vicuna_dir)
+    return Processor(tokenizer, find_template("plain"), None, 0, prepare_tokenizer(tokenizer, image=False))
+
+
+@pytest.fixture(scope="module")
+def derived(byte_processor: Processor) -> dict[str, ChatTemplate]:
+    """Every row's exported template, read back as a tokenizer's own."""
+
+    def read_back(name: str) -> ChatTemplate:
+        exported = chat_template(byte_processor.with_template(find_template(name)))
+
+        def render(messages: list[dict[str, str]], ask: bool) -> str:
+            write = byte_processor.tokenizer.apply_chat_template
+            return str(write(messages, chat_template=exported, tokenize=False, add_generation_prompt=ask))
+
+        return derive_template(name, render, byte_processor.tokenizer.bos_token)
+
+    return {name: read_back(name) for name in ROWS if TEMPLATES[name].user_text}
+
+
+def test_an_exported_row_is_read_back(derived: dict[str, ChatTemplate]) -> None:
+    for name, template in derived.items():
+        assert template == replace(find_template(name), image="{}", bos=False)
+
+
+@given(data=st.data())
+def test_an_exported_row_read_back_writes_the_rows_text(derived: dict[str, ChatTemplate], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(list(derived)))
+    conversation = data.draw(conversations(images=False))
+    if not find_template(name).system:
+        conversation = replace(conversation, system=None)
+    assert derived[name].render(conversation) == find_template(name).render(conversation)
+
+
+@given(data=st.data())
+def test_the_exported_template_writes_any_conversation(byte_processor: Processor, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([name for name in ROWS if TEMPLATES[name].user_text]))
+    conversation = data.draw(conversations(images=True))
+    if not find_template(name).system:
+        conversation = replace(conversation, system=None)
+    processor = byte_processor.with_template(find_template(name))
+    assert exported_text(processor, conversation) == processor.template.render(conversation).text
 
 
 def test_an_opening_is_exported(row_processor: Processor) -> None:
