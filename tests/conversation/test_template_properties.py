@@ -1,6 +1,7 @@
 """What holds for any conversation and every row: spans are exactly what is learnt and what people wrote."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from llava_lite.conversation.families import TEMPLATES
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.conversation.template import ChatTemplate
-from tests.strategies import answers, conversations, questions
+from tests.strategies import conversations, questions, words
 
 rows = st.sampled_from(list(TEMPLATES.values()))
 
@@ -27,18 +28,16 @@ def test_answer_spans_are_the_answers_with_what_surrounds_them(row: ChatTemplate
 def test_content_spans_are_what_people_wrote(row: ChatTemplate, conversation: Conversation) -> None:
     conversation = fitting(row, conversation)
     prompt = row.render(conversation)
-    system = row.system_text if conversation.system is None else conversation.system
-    words = "".join(m.text for m in conversation.messages if m.role == "assistant" or row.user_text)
-    written_words = "".join(prompt.text[a:b] for a, b in prompt.content)
-    if not row.trim:
-        assert written_words == (system + words)
-    assert "".join(written_words.split()) == "".join((system + words).split())
+    said = row.system_text if conversation.system is None else conversation.system
+    said += "".join(m.text for m in conversation.messages if m.role == "assistant" or row.user_text)
+    stands = "".join(prompt.text[a:b] for a, b in prompt.content)
+    assert "".join(stands.split()) == "".join(said.split()) if row.trim else stands == said
     assert tuple(image for _, image in prompt.images) == conversation.images
     assert all(prompt.text[a:b] == "<image>" for (a, b), _ in prompt.images)
     assert ordered([*prompt.content, *(span for span, _ in prompt.images)])
 
 
-@given(rows, conversations(images=True), questions(images=True), answers)
+@given(rows, conversations(images=True), questions(images=True), words)
 def test_a_conversation_that_goes_on_only_grows(
     row: ChatTemplate, conversation: Conversation, question: Message, answer: str
 ) -> None:
@@ -71,4 +70,4 @@ def written(row: ChatTemplate, words: str) -> str:
 def ordered(spans: list[tuple[int, int]]) -> bool:
     """Whether no two spans overlap."""
     spans = sorted(spans)
-    return all(a <= b for a, b in spans) and all(b <= c for (_, b), (c, _) in zip(spans, spans[1:], strict=False))
+    return all(a <= b for a, b in spans) and all(b <= c for (_, b), (c, _) in pairwise(spans))
