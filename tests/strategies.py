@@ -16,10 +16,15 @@ words = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
 systems = st.one_of(st.none(), words)
 
 
+pictures = st.builds(Image, st.sampled_from(["a.png", "b.png"]))
+spaced = st.sampled_from((" a", "b\n", "\n"))
+contents = st.lists(st.one_of(words, spaced, pictures, pictures), min_size=1, max_size=5).map(tuple)
+"""What a user says, of texts and images in any order, before `Message` gives it one spelling."""
+
+
 def questions(*, images: bool) -> st.SearchStrategy[Message]:
     """A user's turn, of text alone or with images anywhere."""
-    part = st.one_of(words, st.builds(Image, st.sampled_from(["a.png", "b.png"]))) if images else words
-    return st.lists(part, min_size=1, max_size=4).map(lambda parts: Message("user", tuple(parts)))
+    return (contents if images else words.map(lambda text: (text,))).map(lambda parts: Message("user", parts))
 
 
 @st.composite

@@ -17,7 +17,7 @@ from llava_lite.conversation.template import ChatTemplate
 from llava_lite.models.language_model import load_language_model
 from llava_lite.processor import Processor, prepare_tokenizer
 from tests.conftest import row_tokenizer
-from tests.strategies import conversations
+from tests.strategies import contents, conversations
 
 P = 16
 RED, BLUE = (Image(PilImage.new("RGB", (24, 16), color)) for color in ("red", "blue"))
@@ -47,16 +47,23 @@ def messages_of(conversation: Conversation) -> list[dict[str, object]]:
     messages: list[dict[str, object]] = []
     if conversation.system is not None:
         messages.append({"role": "system", "content": [{"type": "text", "text": conversation.system}]})
-    for message in conversation.messages:
-        parts = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message.content]
-        messages.append({"role": message.role, "content": parts})
-    return messages
+    return messages + [
+        {"role": message.role, "content": content_of(message.content)} for message in conversation.messages
+    ]
+
+
+def content_of(parts: tuple[str | Image, ...]) -> list[dict[str, str]]:
+    return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
 
 
 def exported_text(processor: Processor, conversation: Conversation) -> str:
+    return written(processor, messages_of(conversation))
+
+
+def written(processor: Processor, messages: list[dict[str, object]]) -> str:
     return str(
         processor.tokenizer.apply_chat_template(
-            messages_of(conversation),
+            messages,
             chat_template=chat_template(processor),
             tokenize=False,
             add_generation_prompt=True,
@@ -138,6 +145,15 @@ def test_the_exported_template_writes_any_conversation(byte_processor: Processor
         conversation = replace(conversation, system=None)
     processor = byte_processor.with_template(find_template(name))
     assert exported_text(processor, conversation) == processor.template.render(conversation).text
+
+
+@given(name=st.sampled_from(["vicuna_v1", "v1_mmtag", "gemma"]), parts=contents)
+def test_the_exported_template_spells_a_turn_as_we_do(
+    byte_processor: Processor, name: str, parts: tuple[str | Image, ...]
+) -> None:
+    processor = byte_processor.with_template(find_template(name))
+    ours = processor.template.render(Conversation((Message("user", parts),))).text
+    assert written(processor, [{"role": "user", "content": content_of(parts)}]) == ours
 
 
 def test_an_opening_is_exported(row_processor: Processor) -> None:
