@@ -56,7 +56,7 @@ class Processor:
     tokenizer: a fast tokenizer with an `<image>` token (see `prepare_tokenizer`)
     transform: pictures -> tiles; None for a model without a vision tower
     num_patches: projected patches of one tile, P'
-    bos:       whether a prompt begins with the tokenizer's BOS token
+    bos:       whether the tokenizer puts its BOS token in front of a text; a template may say otherwise (`writes_bos`)
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -85,6 +85,21 @@ class Processor:
     def image_token_id(self) -> int:
         """The id that holds a visual token's place; -1 for a model without a vision tower."""
         return int(self.tokenizer.get_added_vocab()[IMAGE_MARK]) if self.transform else -1
+
+    @property
+    def writes_bos(self) -> bool:
+        """Whether a prompt begins with the tokenizer's BOS token."""
+        return self.bos if self.template.bos is None else self.template.bos
+
+    @property
+    def end_token_id(self) -> int | None:
+        """The id of the special token in the template's end mark; None where there is none."""
+        return self.tokenizer.get_added_vocab().get(self.template.end.strip())
+
+    @property
+    def end_text(self) -> str:
+        """The text that ends an answer where no special token does ("###", a newline); else ""."""
+        return self.template.end if self.end_token_id is None else ""
 
     def with_template(self, template: ChatTemplate) -> Processor:
         return replace(self, template=template)
@@ -151,8 +166,16 @@ class Processor:
         return hashlib.sha256(repr((parts, mode)).encode()).hexdigest()
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
-        """Return the text of generated ids, special tokens and surrounding white space left out."""
-        return str(self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)).strip()
+        """Return the text of generated ids up to the end mark, special tokens and surrounding white space left out."""
+        return self.before_end(ids)[0].strip()
+
+    def before_end(self, ids: Sequence[int] | torch.Tensor) -> tuple[str, bool]:
+        """Return the text of generated ids up to the text that ends an answer, and whether that text is there."""
+        text = str(self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True))
+        if not self.end_text:
+            return text, False
+        answer, mark, _ = text.partition(self.end_text)
+        return answer, bool(mark)
 
     def _render(self, conversation: Conversation) -> Prompt:
         prompt = self.template.render(conversation)
@@ -209,7 +232,7 @@ class Processor:
         learnt = bytearray(len(prompt.text) + 1)
         for start, end in prompt.answers:
             learnt[start:end] = b"\1" * (end - start)
-        bos = [int(self.tokenizer.bos_token_id)] if self.bos else []
+        bos = [int(self.tokenizer.bos_token_id)] if self.writes_bos else []
         ids = bos + [token for token, _ in tokens]
         labels = [IGNORE] * len(bos) + [token if learnt[last] else IGNORE for token, last in tokens]
         return ids, labels

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llava_lite.checkpoint.folder import save
 from llava_lite.checkpoint.parts import Parts, assemble
+from llava_lite.conversation.families import find_template
 from llava_lite.demo.parts import write_clip, write_language_model
 from llava_lite.demo.world import write_world
+from llava_lite.images.transform import ImageTransform
+from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Processor
+from llava_lite.processor import Processor, prepare_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +95,43 @@ def write_vicuna(folder: Path, lm_dir: Path, *, legacy: bool) -> Path:
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)
     return folder
+
+
+ROW_TOKENS = (
+    *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+    *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>"),
+)
+"""The special tokens of all rows of the table of templates."""
+
+
+def row_tokenizer(kind: str, folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer that has every row's special tokens: of the Vicuna-shaped folder, or over bytes alone as Qwen's."""
+    if kind == "bytes":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(["Human: A\nassistant\n\nQ ###"] * 9, trainer)
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    else:
+        fast = load_tokenizer(str(folder))
+    fast.add_tokens([AddedToken(token, special=True, normalized=False) for token in ROW_TOKENS])
+    return fast
+
+
+@pytest.fixture(scope="session")
+def legacy_dir(lm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Vicuna as it was published: `legacy: true`, a prefix space after every special token."""
+    return write_vicuna(tmp_path_factory.mktemp("legacy"), lm_dir, legacy=True)
+
+
+@pytest.fixture(scope="session", params=["bytes", "vicuna", "legacy"])
+def row_processor(request: pytest.FixtureRequest, clip_dir: Path, vicuna_dir: Path, legacy_dir: Path) -> Processor:
+    """A processor that can take any row's template, of 16 visual tokens an image."""
+    tokenizer = row_tokenizer(request.param, legacy_dir if request.param == "legacy" else vicuna_dir)
+    bos = prepare_tokenizer(tokenizer, image=True)
+    return Processor(tokenizer, find_template("vicuna_v1"), ImageTransform.from_tower(clip_dir, "pad"), 16, bos)
 
 
 @pytest.fixture(scope="session")

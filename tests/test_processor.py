@@ -9,7 +9,7 @@ from PIL import Image as PilImage
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from llava_lite.conversation.families import find_template
+from llava_lite.conversation.families import TEMPLATES, find_template
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.conversation.template import ChatTemplate
 from llava_lite.images.layout import lay_out
@@ -17,7 +17,6 @@ from llava_lite.images.loading import ImageError
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.processor import IGNORE, Example, Processor, ProcessorError, prepare_tokenizer
-from tests.conftest import write_vicuna
 
 P = 16
 RED, BLUE = (PilImage.new("RGB", (24, 16), color) for color in ("red", "blue"))
@@ -39,12 +38,6 @@ SEVERAL_ROUNDS = {
     "text only": Conversation().ask("Q1").answer("A1").ask("Q2").answer("A2"),
 }
 OPEN = {"open": Conversation().ask("Q1", [RED]).answer("A1").ask("the red dog?")}
-
-
-@pytest.fixture(scope="module")
-def legacy_dir(lm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Vicuna as it was published: `legacy: true`, a prefix space after every special token."""
-    return write_vicuna(tmp_path_factory.mktemp("legacy"), lm_dir, legacy=True)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +102,7 @@ def folded(example: Example, processor: Processor) -> tuple[list[int], list[int]
 
 def learnt_texts(example: Example, processor: Processor) -> list[str]:
     """The text of each run of learnt tokens, decoded behind BOS so that a leading space stays."""
-    bos = processor.tokenizer.bos_token_id
+    bos = processor.tokenizer.convert_tokens_to_ids("<s>")
     texts: list[list[int]] = []
     labels = example.labels.tolist()
     for before, label in zip([IGNORE, *labels], labels, strict=False):
@@ -148,6 +141,16 @@ def test_labels_of_several_rounds_are_the_originals_where_it_counts_right(
 def test_exactly_the_answers_and_their_ends_are_learnt(processor: Processor, conversation: Conversation) -> None:
     answers = [f" {m.text}</s>" for m in conversation.messages if m.role == "assistant"]
     assert learnt_texts(processor.encode(conversation), processor) == answers
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if TEMPLATES[name].user_text])
+def test_every_row_learns_exactly_its_answers_and_their_ends(row_processor: Processor, name: str) -> None:
+    processor = row_processor.with_template(find_template(name))
+    before, after = processor.template.answer.split("{}")
+    if processor.tokenizer.decode(processor.tokenizer("<s>a", add_special_tokens=False).input_ids) == "<s> a":
+        after = after.replace(">\n", "> \n")  # a legacy tokenizer puts its space after every special token
+    example = processor.encode(SEVERAL_ROUNDS["an image each"])
+    assert learnt_texts(example, processor) == [f"{before}A1{after}", f"{before}A2{after}"]
 
 
 def test_an_open_prompt_ends_with_the_assistants_header(processor: Processor) -> None:

@@ -41,7 +41,8 @@ class ModelConfig(Strict):
     image_mode: ImageMode = "crop"
     """How a picture becomes tiles: crop (as the original in this stage), pad, resize, anyres or anyres_max_<N>."""
     template: str | None = None
-    """Chat template for asking the result; by default the one of the language model's family."""
+    """Chat template for asking the result, by its name; `tokenizer`: the one that the language model's tokenizer
+    brings. By default the one of the language model's family."""
 
 
 class Config(RunConfig):

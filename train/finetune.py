@@ -12,9 +12,8 @@ import torch
 
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import load, save
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, fit_newline
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline
 from llava_lite.config import Strict
-from llava_lite.conversation.families import find_template
 from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig
@@ -45,7 +44,8 @@ class ModelConfig(Strict):
     image_mode: ImageMode = "pad"
     """How a picture becomes tiles: pad with the mean colour, crop, resize, anyres or anyres_max_<N>."""
     template: str | None = None
-    """Chat template to train; by default the checkpoint's, or that of the language model's family."""
+    """Chat template to train, by its name; `tokenizer`: the one that the language model's tokenizer brings. By default
+    the checkpoint's, or that of the language model's family."""
 
 
 class Config(RunConfig):
@@ -69,7 +69,9 @@ def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
     model, processor = load(config.checkpoint, dtype=dtype, **where)
     processor = processor.with_image_mode(config.image_mode)
     fit_newline(model, processor)
-    return model, processor.with_template(find_template(config.template)) if config.template else processor
+    if config.template is None:
+        return model, processor
+    return model, processor.with_template(choose_template(config.template, processor.tokenizer))
 
 
 def main(config: Config) -> None:

@@ -28,8 +28,9 @@ from llava_lite.checkpoint.transformers_format import (
     native_names,
     save_native_processor,
     save_tokenizer,
+    with_chat_template,
 )
-from llava_lite.conversation.families import find_template
+from llava_lite.conversation.families import find_template, record_template
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import find_language_family, load_tokenizer
 from llava_lite.models.llava import Llava
@@ -120,20 +121,20 @@ def _write_projector(new: Path, folder: Path, model: Llava, processor: Processor
     assert model.projector is not None and processor.transform is not None
     save_file({name: w.contiguous() for name, w in model.projector.state_dict().items()}, new / _PROJECTOR)
     record = record_parts(parts, folder)
-    record |= {"template": processor.template.name, "image_mode": processor.transform.mode}
+    record |= {"template": record_template(processor.template), "image_mode": processor.transform.mode}
     return {"model_type": "llava_lite", "llava_lite": {"parts": record}}
 
 
 def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
     language_model = model.language_model
-    about: dict[str, object] = {"template": processor.template.name, "bos": processor.bos}
+    about: dict[str, object] = {"template": record_template(processor.template), "bos": processor.bos}
     generation_config(language_model, processor).save_pretrained(new)
     weights = model.state_dict()
     if language_model.config.tie_word_embeddings:
         del weights["language_model.lm_head.weight"]
     if model.vision_tower is None:
         _write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
-        processor.tokenizer.save_pretrained(new)
+        with_chat_template(processor).save_pretrained(new)
         return {**_plain(language_model.config), "llava_lite": about}
     assert model.projector is not None and processor.transform is not None
     about["projector"] = model.projector.kind

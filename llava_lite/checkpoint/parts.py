@@ -9,9 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from llava_lite.conversation.derived import derive_template
 from llava_lite.conversation.families import find_template
+from llava_lite.conversation.message import ConversationError
+from llava_lite.conversation.template import ChatTemplate
 from llava_lite.images.layout import is_anyres
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import (
@@ -25,6 +29,9 @@ from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import load_vision_tower
 from llava_lite.processor import Processor, prepare_tokenizer
 
+TOKENIZER = "tokenizer"
+"""The name of the template that the language model's tokenizer brings."""
+
 
 class CheckpointError(ValueError):
     """A folder that is not a whole checkpoint, or not one this version reads."""
@@ -36,7 +43,7 @@ class Parts:
 
     vision_feature_layer: which hidden state of the tower is projected (-2: LLaVA's)
     image_mode: one of `images.layout.ImageMode`
-    template: the chat template; None: the one of the language model's family
+    template: the chat template, as `choose_template` takes it; None: the one of the language model's family
     """
 
     vision_tower: str | None
@@ -44,7 +51,7 @@ class Parts:
     projector: str = "mlp2x_gelu"
     vision_feature_layer: int = -2
     image_mode: str = "pad"
-    template: str | None = None
+    template: str | dict[str, object] | None = None
 
 
 def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
@@ -68,7 +75,7 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
         num_patches = projector.num_patches(tower.num_patches(transform.size))
     processor = Processor(
         tokenizer=tokenizer,
-        template=find_template(parts.template or family.template),
+        template=choose_template(parts.template or family.template, tokenizer),
         transform=transform,
         num_patches=num_patches,
         bos=bos,
@@ -94,6 +101,24 @@ def fit_newline(model: Llava, processor: Processor) -> None:
         model.projector.register_parameter("image_newline", None)
     elif model.projector.image_newline is None:
         model.projector.add_newline(int(model.language_model.config.get_text_config().hidden_size))
+
+
+def choose_template(which: str | dict[str, object], tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """Return a row of the table by its name, a recorded template by its fields, or, for `tokenizer`, the one that the
+    language model's tokenizer brings. Raises ConversationError.
+    """
+    if which != TOKENIZER:
+        return find_template(which)
+    where = tokenizer.name_or_path
+    if tokenizer.chat_template is None:
+        raise ConversationError(f"{where}: its tokenizer has no chat template; set model.template")
+    if "strftime_now" in tokenizer.get_chat_template():
+        raise ConversationError(f"{where}: its tokenizer's chat template writes today's date; set model.template")
+
+    def render(messages: list[dict[str, str]], ask: bool) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+
+    return derive_template(TOKENIZER, render, tokenizer.bos_token)
 
 
 def record_parts(parts: Parts, folder: Path) -> dict[str, object]:

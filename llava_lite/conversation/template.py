@@ -35,8 +35,17 @@ class Prompt:
 class ChatTemplate:
     """The strings around each turn; `{}` marks where the words go.
 
-    `user` ends with the assistant's header, so that a prompt that ends with a question is ready to be answered.
-    `user_text=False` drops the user's words and keeps the images (LLaVA's stage-one format).
+    user:           ends with the assistant's header, so that a prompt that ends with a question is ready to be answered
+    answer:         learnt, with what closes it
+    system:         around a system text; "": no place for one
+    system_text:    the template's own system text
+    system_in_user: the system text stands inside the first user turn, before its words (Llama 2)
+    opening:        stands at the start where there is no system text
+    between:        stands before each round but the first
+    image:          around each image
+    user_text:      False drops the user's words and keeps the images (LLaVA's stage-one format)
+    trim:           drops white space around the words of every turn and of the system text
+    bos:            whether the text stands behind a BOS token; None: as the tokenizer does it
     """
 
     name: str
@@ -44,7 +53,20 @@ class ChatTemplate:
     answer: str
     system: str = ""
     system_text: str = ""
+    system_in_user: bool = False
+    opening: str = ""
+    between: str = ""
+    image: str = "{}"
     user_text: bool = True
+    trim: bool = False
+    bos: bool | None = None
+
+    def __post_init__(self) -> None:
+        for text in (self.user, self.answer, self.image, self.system or "{}"):
+            if text.count("{}") != 1:
+                raise ConversationError(
+                    f"template {self.name!r}: {text!r} must say once, with {{}}, where the words go"
+                )
 
     @property
     def end(self) -> str:
@@ -55,50 +77,50 @@ class ChatTemplate:
         """Write the conversation down. Raises ConversationError where this template cannot express it."""
         if not conversation.messages:
             raise ConversationError("the conversation is empty; ask something first")
-        writer = _Writer()
         system = self.system_text if conversation.system is None else conversation.system
         if system and not self.system:
             raise ConversationError(f"template {self.name!r} has no place for a system text")
-        if system:
-            before, after = self.system.split("{}")
-            writer.markup(before)
-            writer.content(system)
-            writer.markup(after)
-        for message in conversation.messages:
+        writer = _Writer(self.trim)
+        if not system:
+            writer.markup(self.opening)
+        elif not self.system_in_user:
+            writer.around(self.system, system)
+        for i, message in enumerate(conversation.messages):
             if message.role == "user":
-                self._write_user(writer, message)
+                writer.markup(self.between if i else "")
+                self._write_user(writer, message, system if self.system_in_user and not i else "")
             else:
-                self._write_answer(writer, message)
+                start = len(writer.text)
+                writer.around(self.answer, message.text)
+                writer.answers.append((start, len(writer.text)))
         return Prompt(writer.text, tuple(writer.answers), tuple(writer.words), tuple(writer.images))
 
-    def _write_user(self, writer: _Writer, message: Message) -> None:
+    def _write_user(self, writer: _Writer, message: Message, system: str) -> None:
         if not self.user_text and not message.images:
             raise ConversationError(f"template {self.name!r} needs an image in every user turn")
         before, after = self.user.split("{}")
         writer.markup(before)
+        if system:
+            writer.around(self.system, system)
+        before_image, after_image = self.image.split("{}")
         parts = message.content if self.user_text else message.images
         for i, part in enumerate(parts):
             if isinstance(part, str):
-                writer.content(part)
+                writer.content(part, first=i == 0, last=i + 1 == len(parts))
             else:
+                writer.markup(before_image)
                 writer.image(part)
+                writer.markup(after_image)
                 if self.user_text and i < message.num_leading_images and i + 1 < len(parts):
                     writer.markup("\n")
         writer.markup(after)
-
-    def _write_answer(self, writer: _Writer, message: Message) -> None:
-        before, after = self.answer.split("{}")
-        start = len(writer.text)
-        writer.markup(before)
-        writer.content(message.text)
-        writer.markup(after)
-        writer.answers.append((start, len(writer.text)))
 
 
 class _Writer:
     """The text so far, and the spans in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, trim: bool) -> None:
+        self.trim = trim
         self.text = ""
         self.answers: list[Span] = []
         self.words: list[Span] = []
@@ -107,7 +129,17 @@ class _Writer:
     def markup(self, text: str) -> None:
         self.text += text
 
-    def content(self, text: str) -> None:
+    def around(self, template: str, words: str) -> None:
+        before, after = template.split("{}")
+        self.markup(before)
+        self.content(words)
+        self.markup(after)
+
+    def content(self, text: str, *, first: bool = True, last: bool = True) -> None:
+        """Write people's words; first, last: whether they begin or end their turn."""
+        if self.trim:
+            text = text.lstrip() if first else text
+            text = text.rstrip() if last else text
         self.words.append((len(self.text), len(self.text) + len(text)))
         self.text += text
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from llava_lite import distributed
@@ -14,7 +14,7 @@ from llava_lite.checkpoint.folder import load as load_checkpoint
 from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.chat_model import Sampling
-from llava_lite.generation.streaming import Cancelled, TextQueue, stream
+from llava_lite.generation.streaming import Cancelled, Ended, TextQueue, stream
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Example, Processor, join_patches
 
@@ -51,7 +51,7 @@ class Assistant:
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece; the pieces joined are what `reply` gives. Stop reading to stop it."""
         example = self._encode(conversation)
-        texts, cancelled = TextQueue(self.processor.decode), Cancelled()
+        texts, cancelled = TextQueue(self.processor.decode, self.processor.end_text), Cancelled()
         return stream(
             texts, cancelled, lambda: self._generate([example], sampling, streamer=texts, cancelled=cancelled)
         )
@@ -76,6 +76,9 @@ class Assistant:
             input_ids[row, width - len(example.input_ids) :] = example.input_ids
             attention_mask[row, width - len(example.input_ids) :] = 1
         patch_index, patch_weight = join_patches(examples, self.processor.num_patches)
+        stop: list[StoppingCriteria] = [cancelled] if cancelled else []
+        if self.processor.end_text:
+            stop.append(Ended(self.processor.before_end))
         device = self.model.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
@@ -87,11 +90,12 @@ class Assistant:
                 patch_weight=None if patch_weight is None else patch_weight.to(device),
                 config=self._generation_config(sampling),
                 streamer=streamer,
-                stop=None if cancelled is None else StoppingCriteriaList([cancelled]),
+                stop=StoppingCriteriaList(stop),
             )
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
         config = generation_config(self.model.language_model, self.processor)
+        config.stop_strings = None  # `Ended` sees to it
         config.max_new_tokens = sampling.max_new_tokens
         if sampling.temperature > 0:
             config.do_sample, config.temperature, config.top_p = True, sampling.temperature, sampling.top_p

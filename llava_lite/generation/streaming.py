@@ -14,10 +14,14 @@ _DONE = object()
 
 
 class TextQueue(BaseStreamer):
-    """Receives ids from `generate` and hands on text as soon as it can no longer change."""
+    """Receives ids from `generate` and hands on text as soon as it can no longer change.
 
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+    end_text: what `decode` cuts an answer off at; a text that may be about to become it waits
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], end_text: str = "") -> None:
         self.decode = decode
+        self.end_text = end_text
         self.ids: list[int] = []
         self.sent = ""
         self.pieces: queue.Queue[object] = queue.Queue()
@@ -27,16 +31,34 @@ class TextQueue(BaseStreamer):
         self.ids.extend(value.flatten().tolist())
         text = self.decode(self.ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the bytes of one character may come in several tokens
-            self._send(text)
+            self._send(self._settled(text))
 
     def end(self) -> None:
         self._send(self.decode(self.ids))
         self.pieces.put(_DONE)
 
+    def _settled(self, text: str) -> str:
+        """Leave out at the end what the next tokens may complete to `end_text`."""
+        for length in range(len(self.end_text) - 1, 0, -1):
+            if text.endswith(self.end_text[:length]):
+                return text[:-length].rstrip()
+        return text
+
     def _send(self, text: str) -> None:
         if text.startswith(self.sent) and len(text) > len(self.sent):
             self.pieces.put(text[len(self.sent) :])
             self.sent = text
+
+
+class Ended(StoppingCriteria):
+    """Stops each row of `generate` where its answer ends in a text instead of a special token."""
+
+    def __init__(self, before_end: Callable[[list[int]], tuple[str, bool]]) -> None:
+        self.before_end = before_end
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.Tensor:
+        ended = [self.before_end(row)[1] for row in input_ids.tolist()]
+        return torch.tensor(ended, device=input_ids.device, dtype=torch.bool)
 
 
 class Cancelled(StoppingCriteria):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava_lite.checkpoint.folder import load, save
-from llava_lite.checkpoint.parts import CheckpointError, Parts
-from llava_lite.conversation.message import Conversation
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
+from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.models.llava import Llava
@@ -86,8 +86,6 @@ def test_a_projector_checkpoint_holds_the_projector_and_finds_its_parts(
 
 def load_parts_untouched(lively: tuple[Llava, Processor], parts: Parts) -> tuple[Llava, Processor]:
     """The lively projector beside parts as they lie on disk, as after align."""
-    from llava_lite.checkpoint.parts import assemble
-
     model, processor = assemble(parts, dtype=torch.float32)
     model.projector.load_state_dict(lively[0].projector.state_dict())
     return model.eval(), processor
@@ -127,8 +125,6 @@ def test_another_language_model_is_refused(clip_dir: Path, lm_dir: Path, tmp_pat
 
 def test_a_text_only_model_is_saved_as_a_plain_language_model(lm_dir: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from llava_lite.checkpoint.parts import assemble
 
     model, processor = assemble(Parts(None, str(lm_dir)), dtype=torch.float32)
     save(tmp_path, model, processor)
@@ -230,3 +226,57 @@ def test_a_shard_index_cannot_lead_out_of_the_folder(llava_dir: Path, tmp_path: 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError):
         load(folder, dtype=torch.float32)
+
+
+JINJA = (
+    "{{ bos_token }}{% for m in messages %}{{ m.role + ' says ' + m.content + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant says {% endif %}"
+)
+
+
+@pytest.fixture
+def talking_lm_dir(lm_dir: Path, tmp_path: Path) -> Path:
+    """A language model whose tokenizer brings a chat template of its own."""
+    shutil.copytree(lm_dir, tmp_path / "talking")
+    (tmp_path / "talking" / "chat_template.jinja").write_text(JINJA)
+    return tmp_path / "talking"
+
+
+@pytest.mark.parametrize("kind", ["whole", "of another class", "projector", "text"])
+def test_a_tokenizers_own_template_is_stored_whole_and_never_derived_again(
+    clip_dir: Path, talking_lm_dir: Path, tmp_path: Path, monkeypatch, kind: str
+) -> None:
+    tower = None if kind == "text" else str(clip_dir)
+    projector = "linear" if kind == "of another class" else "mlp2x_gelu"
+    parts = Parts(tower, str(talking_lm_dir), projector=projector, template="tokenizer")
+    model, processor = assemble_lively(parts) if tower else assemble(parts, dtype=torch.float32)
+    assert processor.template.user == "user says {}</s>assistant says " and processor.template.end == "</s>"
+    save(tmp_path / "m", model, processor, parts=parts if kind == "projector" else None)
+    monkeypatch.setattr("llava_lite.checkpoint.parts.derive_template", lambda *_: 1 / 0)
+    _, again = load(tmp_path / "m", dtype=torch.float32)
+    assert again.template == processor.template and again.writes_bos
+    conversation = Conversation().ask("Hello.").answer("Hello.").ask("And?")
+    assert again.encode(conversation).input_ids.tolist() == processor.encode(conversation).input_ids.tolist()
+
+
+def test_a_checkpoints_tokenizer_brings_the_template_it_was_trained_with(
+    clip_dir: Path, talking_lm_dir: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    for tower in (str(clip_dir), None):
+        save(tmp_path / "m", *assemble(Parts(tower, str(talking_lm_dir), template="vicuna_v1"), dtype=torch.float32))
+        messages = [{"role": "user", "content": "Hello."}]
+        text = AutoTokenizer.from_pretrained(tmp_path / "m").apply_chat_template(messages, tokenize=False)
+        assert text.endswith("USER: Hello. ASSISTANT:")
+
+
+def test_a_tokenizer_without_a_template_says_so(clip_dir: Path, lm_dir: Path) -> None:
+    with pytest.raises(ConversationError, match=r"lm\d*: its tokenizer has no chat template; set model\.template"):
+        assemble(Parts(str(clip_dir), str(lm_dir), template="tokenizer"), dtype=torch.float32)
+
+
+def test_a_template_that_writes_todays_date_is_refused(talking_lm_dir: Path) -> None:
+    (talking_lm_dir / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + JINJA)
+    with pytest.raises(ConversationError, match=r"talking: .* writes today's date; set"):
+        assemble(Parts(None, str(talking_lm_dir), template="tokenizer"), dtype=torch.float32)

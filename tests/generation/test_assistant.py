@@ -1,11 +1,13 @@
 """Asking: batch equals single, streamed equals whole, no broken characters, and a reader may leave."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import llava_lite
+from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
@@ -69,6 +71,45 @@ def test_cached_decoding_equals_a_fresh_forward(assistant: Assistant, conversati
         )[0, len(example.input_ids) - 1 : -1]
         logits[:, assistant.processor.image_token_id] = -torch.inf
         assert logits.argmax(-1).tolist() == ids.tolist()
+
+
+@pytest.fixture(scope="module")
+def whole(assistant: Assistant) -> str:
+    """What the model says where its answers end only at a token."""
+    return assistant.ask("Hello.", sampling=SHORT)
+
+
+@pytest.mark.parametrize("place", range(2, 12, 3))
+def test_an_answer_ends_before_its_end_text_in_a_batch_alone_and_streamed(
+    assistant: Assistant, conversations: list[Conversation], whole: str, place: int
+) -> None:
+    end = whole[place : place + 4]
+    template = replace(assistant.processor.template, answer=f" {{}}{end}")
+    ending = Assistant(assistant.model, assistant.processor.with_template(template))
+    asked = conversations[:3]
+    cut = [reply.partition(end)[0].strip() for reply in assistant.reply(asked, SHORT)]
+    assert ending.reply(asked, SHORT) == cut and cut[0] != whole
+    assert [ending.reply([conversation], SHORT)[0] for conversation in asked] == cut
+    assert ["".join(ending.stream(conversation, SHORT)) for conversation in asked] == cut
+
+
+def test_generation_stops_at_the_end_text(assistant: Assistant, whole: str) -> None:
+    example = assistant.processor.encode(Conversation().ask("Hello."))
+    template = replace(assistant.processor.template, answer=f" {{}}{whole[:3]}")
+    ending = Assistant(assistant.model, assistant.processor.with_template(template))
+    assert len(ending._generate([example], SHORT)[0]) < len(assistant._generate([example], SHORT)[0])
+
+
+@pytest.mark.parametrize("said", ["a cat ###\nHuman: and", "a # b## c##", "a cat #", "###", "a####"])
+def test_what_may_become_the_end_text_waits(assistant: Assistant, said: str) -> None:
+    processor = assistant.processor.with_template(find_template("llava_v0"))
+    texts = TextQueue(processor.decode, processor.end_text)
+    ids = processor.tokenizer.encode(said, add_special_tokens=False)
+    for token in ids:
+        texts.put(torch.tensor([token]))
+    texts.end()
+    pieces = [texts.pieces.get() for _ in range(texts.pieces.qsize() - 1)]
+    assert "".join(pieces) == processor.decode(ids) == said.partition("###")[0].strip()
 
 
 def test_characters_of_several_tokens_are_not_broken(assistant: Assistant) -> None:

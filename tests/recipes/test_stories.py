@@ -67,6 +67,22 @@ def test_after_finetune_the_tower_is_bit_identical_and_the_rest_has_learnt(
     assert processor.transform.mode == "pad" and processor.template.name == "vicuna_v1"
 
 
+def test_the_tokenizers_own_template_is_trained_where_the_recipe_says_so(
+    train: Command, tmp_path: Path, lm_dir: Path
+) -> None:
+    shutil.copytree(lm_dir, tmp_path / "lm")
+    (tmp_path / "lm" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role + ' says ' + m.content + '</s>' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant says {% endif %}"
+    )
+    here = f"model.language_model={tmp_path / 'lm'}"
+    assert train("align", here, "model.template=tokenizer") == 0
+    assert train("finetune", here, f"model.checkpoint={tmp_path / 'align'}") == 0
+    aligned, finetuned = (load(tmp_path / name, dtype=torch.float32)[1].template for name in ("align", "finetune"))
+    assert aligned == finetuned and finetuned.user == "user says {}</s>assistant says "
+    assert train("finetune", here, f"model.checkpoint={tmp_path / 'align'}", "model.template=qwen_2") == 2
+
+
 def test_finetune_starts_from_what_align_learnt(train: Command, tmp_path: Path) -> None:
     assert train("align") == 0
     assert train("finetune", f"model.checkpoint={tmp_path / 'align'}") == 0
