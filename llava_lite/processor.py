@@ -18,7 +18,7 @@ import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from llava_lite.conversation.message import Conversation
-from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt
+from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt, Span
 from llava_lite.images.layout import NEWLINE, Layout, Size, is_anyres, lay_out, most_tokens
 from llava_lite.images.loading import image_size, load_image
 from llava_lite.images.transform import ImageTransform
@@ -145,6 +145,22 @@ class Processor:
         end = self._end(ids, max_length)
         return end, sum(label != IGNORE for label in labels[1:end])
 
+    def num_tokens(self, conversation: Conversation) -> int:
+        """Return how many tokens a conversation has: `length`, several times as fast. Raises as `encode` does."""
+        prompt = self._render(conversation)
+        marks = [mark for mark, _ in prompt.images]
+        starts, ends = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(prompt.text)]
+        if any(self._spelled(prompt, start, end) for start, end in zip(starts, ends, strict=True)):
+            return self.length(conversation)[0]
+        chunks = [prompt.text[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
+        backend = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = False  # what `_piece` asks of it, and may have asked otherwise
+        backend.no_truncation()
+        backend.no_padding()
+        num_text = sum(len(encoding) for encoding in backend.encode_batch_fast(chunks, add_special_tokens=False))
+        num_visual = sum(len(layout.index) for layout in self._layouts(prompt))
+        return self.writes_bos + num_text + num_visual
+
     def bound(self, conversation: Conversation) -> int:
         """Return a number of tokens that a conversation cannot exceed, without tokenising it.
 
@@ -153,7 +169,7 @@ class Processor:
         """
         prompt = self._render(conversation)
         if not prompt.text.isascii():
-            return self.length(conversation)[0]
+            return self.num_tokens(conversation)
         num_specials = sum(1 for _ in self._special.finditer(prompt.text))
         num_visual = most_tokens(self.transform.mode, self.num_patches) if self.transform else 0
         return 2 + len(prompt.text) + 2 * num_specials + len(prompt.images) * (num_visual + 1)
@@ -241,12 +257,19 @@ class Processor:
         """Tokenise a stretch of text between images; what spells a special token in people's words is cut out."""
         tokens: list[tuple[int, int]] = []
         first = start
-        for match in self._special.finditer(prompt.text, start, end):
-            if any(a < match.end() and match.start() < b for a, b in prompt.content):
-                tokens += self._piece(prompt.text, start, match.start(), inside=start > first)
-                tokens += self._piece(prompt.text, *match.span(), inside=match.start() > first, literal=True)
-                start = match.end()
+        for begin, after in self._spelled(prompt, start, end):
+            tokens += self._piece(prompt.text, start, begin, inside=start > first)
+            tokens += self._piece(prompt.text, begin, after, inside=begin > first, literal=True)
+            start = after
         return tokens + self._piece(prompt.text, start, end, inside=start > first)
+
+    def _spelled(self, prompt: Prompt, start: int, end: int) -> list[Span]:
+        """Find what spells a special token in people's words."""
+        return [
+            match.span()
+            for match in self._special.finditer(prompt.text, start, end)
+            if any(a < match.end() and match.start() < b for a, b in prompt.content)
+        ]
 
     def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> list[tuple[int, int]]:
         """Tokenise text[start:end]: (id, position of its last character) of each token.

@@ -180,6 +180,7 @@ def test_images_keep_their_order(processor: Processor) -> None:
 def test_length_is_what_encode_gives(processor: Processor, conversation: Conversation) -> None:
     example = processor.encode(conversation)
     assert processor.length(conversation) == (len(example.input_ids), int((example.labels[1:] != IGNORE).sum()))
+    assert processor.num_tokens(conversation) == len(example.input_ids)
 
 
 def picture(width: int, height: int) -> PilImage.Image:
@@ -195,6 +196,7 @@ def test_length_is_what_encode_gives_in_every_mode(processor: Processor, mode: s
     conversation = Conversation().ask("What is it?", [picture(*size)]).answer("A red cat.")
     example = processor.encode(conversation)
     assert processor.length(conversation) == (len(example.input_ids), int((example.labels[1:] != IGNORE).sum()))
+    assert processor.num_tokens(conversation) == len(example.input_ids)
     num_places = int((example.input_ids == processor.image_token_id).sum())
     assert num_places == len(example.patch_index) == (len(lay_out(size, mode, tile_size=32, num_patches=P).index))
     assert int(example.patch_index.max()) < len(example.pixel_values) * P
@@ -219,7 +221,8 @@ def test_length_is_what_encode_gives_for_odd_files(processor: Processor, tmp_pat
     ODD.get(name, lambda: picture(90, 50))().save(path, **({"exif": exif} if name.startswith("turned") else {}))
     processor = processor.with_image_mode("anyres")
     conversation = Conversation().ask("What is it?", [path]).answer("A red cat.")
-    assert processor.length(conversation)[0] == len(processor.encode(conversation).input_ids)
+    num_tokens = len(processor.encode(conversation).input_ids)
+    assert processor.length(conversation)[0] == processor.num_tokens(conversation) == num_tokens
 
 
 def test_length_opens_a_picture_only_where_its_size_counts_and_then_its_header(

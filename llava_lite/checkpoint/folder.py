@@ -20,7 +20,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, find_parts, fit_newline, record_parts
+from llava_lite.checkpoint.parts import (
+    CheckpointError,
+    Parts,
+    assemble,
+    count_visual_tokens,
+    find_parts,
+    fit_newline,
+    make_processor,
+    record_parts,
+)
 from llava_lite.checkpoint.transformers_format import (
     generation_config,
     is_native,
@@ -98,6 +107,21 @@ def load(
     return assemble(Parts(None, str(folder), template=about.get("template")), dtype=dtype)
 
 
+def load_processor(
+    folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None
+) -> Processor:
+    """Return the processor that `load` gives; reads no weights, but those of parts to know them again. Raises as it."""
+    folder = Path(folder)
+    config = read_config(folder)
+    about = config.get("llava_lite", {})
+    if "parts" in about:
+        parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
+        return make_processor(parts)
+    if config["model_type"] in ("llava", "llava_lite"):
+        return _whole_processor(folder, _sub_config(config["vision_config"]), about)
+    return make_processor(Parts(None, str(folder), template=about.get("template")))
+
+
 def read_config(folder: Path) -> dict:
     """Read config.json; raise CheckpointError where there is none that says what the folder is."""
     path = folder / "config.json"
@@ -158,22 +182,11 @@ def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
 def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> tuple[Llava, Processor]:
     vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     find_language_family(text_config.model_type, folder)
-    tokenizer = load_tokenizer(str(folder))
-    prepare_tokenizer(tokenizer, image=True)
+    processor = _whole_processor(folder, vision_config, about)
     with no_init_weights():
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
         language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
     projector = make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype)
-    transform = ImageTransform.from_tower(folder, about.get("image_mode"))
-    if "tower_short_side" in about:  # what only crop needs, preprocessor_config.json does not say in other modes
-        transform = transform.with_short_side(about["tower_short_side"])
-    processor = Processor(
-        tokenizer=tokenizer,
-        template=find_template(about["template"]),
-        transform=transform,
-        num_patches=projector.num_patches(tower.num_patches(transform.size)),
-        bos=about["bos"],
-    )
     model = Llava(
         vision_tower=tower,
         projector=projector,
@@ -188,6 +201,21 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
     _fill(model, weights, folder)
     language_model.tie_weights()
     return model, processor
+
+
+def _whole_processor(folder: Path, vision_config: PretrainedConfig, about: dict) -> Processor:
+    tokenizer = load_tokenizer(str(folder))
+    prepare_tokenizer(tokenizer, image=True)
+    transform = ImageTransform.from_tower(folder, about.get("image_mode"))
+    if "tower_short_side" in about:  # what only crop needs, preprocessor_config.json does not say in other modes
+        transform = transform.with_short_side(about["tower_short_side"])
+    return Processor(
+        tokenizer=tokenizer,
+        template=find_template(about["template"]),
+        transform=transform,
+        num_patches=count_visual_tokens(vision_config, about["projector"], transform),
+        bos=about["bos"],
+    )
 
 
 def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from llava_lite.conversation.derived import derive_template
@@ -25,8 +25,9 @@ from llava_lite.models.language_model import (
     load_tokenizer,
 )
 from llava_lite.models.llava import Llava
+from llava_lite.models.pretrained import read_part_config
 from llava_lite.models.projector import make_projector
-from llava_lite.models.vision_tower import load_vision_tower
+from llava_lite.models.vision_tower import count_patches, load_vision_tower, read_tower_config
 from llava_lite.processor import Processor, prepare_tokenizer
 
 TOKENIZER = "tokenizer"
@@ -60,26 +61,14 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
     The tokenizer gets an `<image>` token and the language model a row for it where it has no spare one.
     Raises PartError, ProjectorError, ConversationError or ImageError.
     """
+    processor = make_processor(parts)
     language_model = load_language_model(parts.language_model, dtype=dtype)
-    tokenizer = load_tokenizer(parts.language_model)
-    family = find_language_family(language_model.config.model_type, parts.language_model)
-    bos = prepare_tokenizer(tokenizer, image=parts.vision_tower is not None)
-    fit_embeddings(language_model, len(tokenizer))
-    tower = projector = transform = None
-    num_patches = 0
+    fit_embeddings(language_model, len(processor.tokenizer))
+    tower = projector = None
     if parts.vision_tower is not None:
         tower = load_vision_tower(parts.vision_tower, feature_layer=parts.vision_feature_layer, dtype=dtype)
         hidden_size = int(language_model.config.get_text_config().hidden_size)
         projector = make_projector(parts.projector, tower.hidden_size, hidden_size).to(dtype)
-        transform = ImageTransform.from_tower(parts.vision_tower, parts.image_mode)
-        num_patches = projector.num_patches(tower.num_patches(transform.size))
-    processor = Processor(
-        tokenizer=tokenizer,
-        template=choose_template(parts.template or family.template, tokenizer),
-        transform=transform,
-        num_patches=num_patches,
-        bos=bos,
-    )
     model = Llava(
         vision_tower=tower,
         projector=projector,
@@ -88,6 +77,30 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
     )
     fit_newline(model, processor)
     return model, processor
+
+
+def make_processor(parts: Parts) -> Processor:
+    """Make the processor that `assemble` gives; reads no weights. Raises what `assemble` raises."""
+    family = find_language_family(read_part_config(parts.language_model).model_type, parts.language_model)
+    tokenizer = load_tokenizer(parts.language_model)
+    bos = prepare_tokenizer(tokenizer, image=parts.vision_tower is not None)
+    transform, num_patches = None, 0
+    if parts.vision_tower is not None:
+        transform = ImageTransform.from_tower(parts.vision_tower, parts.image_mode)
+        num_patches = count_visual_tokens(read_tower_config(parts.vision_tower), parts.projector, transform)
+    return Processor(
+        tokenizer=tokenizer,
+        template=choose_template(parts.template or family.template, tokenizer),
+        transform=transform,
+        num_patches=num_patches,
+        bos=bos,
+    )
+
+
+def count_visual_tokens(vision_config: PretrainedConfig, projector: str, transform: ImageTransform) -> int:
+    """Return how many visual tokens, P', a tower and a projector make of a tile. Raises PartError, ProjectorError."""
+    with torch.device("meta"):  # its shape is asked, no weight is drawn
+        return make_projector(projector, 1, 1).num_patches(count_patches(vision_config, transform.size))
 
 
 def fit_newline(model: Llava, processor: Processor) -> None:

@@ -68,14 +68,18 @@ def make_plan(mixture: Mixture, processor: Processor, *, limit: int, exact: bool
 
 
 def measure(sample: Sample, processor: Processor, max_length: int | None = None) -> int:
-    """Return a sample's length in tokens. Raises SampleError if it has nothing to learn, or cannot be written."""
+    """Return a sample's length in tokens, cut off at max_length.
+
+    Raises SampleError if it cannot be written, or if nothing to learn is left of it.
+    """
     try:
+        if max_length is None:
+            return processor.num_tokens(sample.conversation)  # it ends with an answer, so it has something to learn
         length, num_learnt = processor.length(sample.conversation, max_length)
     except (ConversationError, ImageError, ProcessorError) as error:
         raise SampleError(f"{sample.name}: {error}") from None
     if num_learnt == 0:
-        cut = f" in its first {max_length} tokens" if max_length else ""
-        raise SampleError(f"{sample.name}: its answers have no token to learn{cut}; write them out")
+        raise SampleError(f"{sample.name}: its first {max_length} tokens hold none to learn")
     return length
 
 

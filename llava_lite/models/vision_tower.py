@@ -107,21 +107,30 @@ class VisionTower(nn.Module):
     def hidden_size(self) -> int:
         return int(self.model.config.hidden_size)
 
-    def num_patches(self, tile_size: int) -> int:
-        """Return the patches, P, of a tile of `tile_size` pixels. Raises PartError if the tower takes no such tile."""
-        config = self.model.config
-        if self.family.any_size and tile_size % config.patch_size:
-            raise PartError(
-                f"the vision tower takes tiles of a multiple of {config.patch_size} pixels, not of {tile_size}"
-            )
-        if not self.family.any_size and tile_size != config.image_size:
-            raise PartError(f"the vision tower takes tiles of {config.image_size} pixels, not of {tile_size}")
-        return int(tile_size // config.patch_size) ** 2
-
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values: float [N, 3, H, W] -> features [N, P, Dv]."""
         hidden = self.family.features(self.model, pixel_values.to(self.model.dtype))
         return hidden[:, self.family.num_prefix_tokens :]
+
+
+def read_tower_config(name_or_dir: str) -> PretrainedConfig:
+    """Read the config of a tower, or of the vision half of a folder that has more. Raises PartError."""
+    config = read_part_config(name_or_dir)
+    if config.model_type in _REFUSED:
+        raise PartError(f"{name_or_dir}: {_REFUSED[config.model_type]}")
+    if config.model_type not in TOWERS:
+        raise PartError(f"{name_or_dir}: unknown vision tower {config.model_type!r}; known: {', '.join(TOWERS)}")
+    return config if isinstance(config, TOWERS[config.model_type].config_class) else config.vision_config
+
+
+def count_patches(config: PretrainedConfig, tile_size: int) -> int:
+    """Return the patches, P, of a tile of `tile_size` pixels. Raises PartError if the tower takes no such tile."""
+    any_size = TOWERS[config.model_type].any_size
+    if any_size and tile_size % config.patch_size:
+        raise PartError(f"the vision tower takes tiles of a multiple of {config.patch_size} pixels, not of {tile_size}")
+    if not any_size and tile_size != config.image_size:
+        raise PartError(f"the vision tower takes tiles of {config.image_size} pixels, not of {tile_size}")
+    return int(tile_size // config.patch_size) ** 2
 
 
 def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtype) -> VisionTower:
@@ -129,13 +138,8 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
 
     Raises PartError for an unknown `model_type`, a layer that is not there, missing or unexpected weights.
     """
-    config = read_part_config(name_or_dir)
-    if config.model_type in _REFUSED:
-        raise PartError(f"{name_or_dir}: {_REFUSED[config.model_type]}")
-    if config.model_type not in TOWERS:
-        raise PartError(f"{name_or_dir}: unknown vision tower {config.model_type!r}; known: {', '.join(TOWERS)}")
-    family = TOWERS[config.model_type]
-    vision = config if isinstance(config, family.config_class) else config.vision_config
+    vision = read_tower_config(name_or_dir)
+    family = TOWERS[vision.model_type]
     num_layers = int(vision.num_hidden_layers)
     kept = num_layers + 1 + feature_layer if feature_layer < 0 else feature_layer
     if not 1 <= kept <= num_layers:

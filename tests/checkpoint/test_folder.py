@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.folder import load, load_processor, save
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
@@ -53,6 +53,18 @@ def test_saved_and_loaded_gives_the_same_reply(
         "llava" if projector == "mlp2x_gelu" else "llava_lite"
     )
     assert_same(before, load(tmp_path, dtype=torch.float32), world)
+
+
+@pytest.mark.parametrize("kind", ["native", "llava_lite", "projector", "language model"])
+def test_the_processor_alone_is_the_one_that_comes_with_the_model(
+    parts: Parts, lm_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    projector = "pool2_mlp2x_gelu" if kind == "llava_lite" else "mlp2x_gelu"
+    parts = replace(parts, projector=projector, image_mode="crop")
+    save(tmp_path, *assemble_lively(parts), parts=parts if kind == "projector" else None)
+    folder = lm_dir if kind == "language model" else tmp_path
+    alone, whole = load_processor(folder), load(folder, dtype=torch.float32)[1]
+    assert alone.fingerprint == whole.fingerprint and alone.transform == whole.transform
 
 
 def test_a_towers_own_resize_survives_a_mode_that_does_not_use_it(parts: Parts, tmp_path: Path) -> None:

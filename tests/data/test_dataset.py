@@ -292,7 +292,7 @@ def test_a_sample_whose_every_label_would_be_cut_is_left_out_and_listed(
         assert (dataset.example(number)[1].labels[1:] != IGNORE).any()
     gone = {loss.why.split()[1] for loss in dataset.left_out if loss.what == "too long"}
     assert gone and gone.isdisjoint(ids) and len(gone) + len(ids) == 10
-    assert all("no token to learn in its first" in loss.why for loss in dataset.left_out if loss.what == "too long")
+    assert all("tokens hold none to learn" in loss.why for loss in dataset.left_out if loss.what == "too long")
 
 
 def test_bad_records_end_the_run_together_with_the_remedy(

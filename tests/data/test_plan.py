@@ -151,9 +151,11 @@ words = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(turns=st.lists(words.map("".join), min_size=2, max_size=4), num_images=st.integers(0, 2))
-def test_a_bound_is_never_exceeded(processor: Processor, turns: list[str], num_images: int) -> None:
+def test_a_count_is_the_length_and_a_bound_is_never_exceeded(
+    processor: Processor, turns: list[str], num_images: int
+) -> None:
     conversation = Conversation()
     for number, text in enumerate(turns):
         images = [PilImage.new("RGB", (5, 5))] * num_images if number == 0 else []
         conversation = conversation.answer(text) if number % 2 else conversation.ask(text, images)
-    assert processor.length(conversation)[0] <= processor.bound(conversation)
+    assert processor.num_tokens(conversation) == processor.length(conversation)[0] <= processor.bound(conversation)

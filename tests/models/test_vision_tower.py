@@ -13,7 +13,7 @@ from llava_lite.checkpoint.parts import Parts
 from llava_lite.conversation.message import Conversation
 from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import PartError
-from llava_lite.models.vision_tower import TOWERS, load_vision_tower
+from llava_lite.models.vision_tower import TOWERS, count_patches, load_vision_tower
 from llava_lite.processor import Example, Processor
 from tests.conftest import assemble_lively
 from tests.families import TOWER_CONFIGS, write_tower
@@ -34,7 +34,7 @@ def test_features_are_the_selected_hidden_state(tmp_path: Path, model_type: str,
     with torch.no_grad():
         hidden = vision(PIXELS, output_hidden_states=True).hidden_states[layer]
         features = tower(PIXELS)
-    assert features.shape == (2, tower.num_patches(32), tower.hidden_size) == (2, 16, 32)
+    assert features.shape == (2, count_patches(tower.model.config, 32), tower.hidden_size) == (2, 16, 32)
     assert torch.equal(features, hidden[:, -16:])
     assert tower.model.config.num_hidden_layers == {-1: 3, -2: 2, 1: 1}[layer]
     assert not any("head." in name for name in tower.state_dict())
@@ -57,11 +57,11 @@ def test_dinov2_takes_tiles_of_whole_patches_and_the_others_of_their_size(tmp_pa
     dinov2, siglip = (
         load_vision_tower(str(tmp_path / name), feature_layer=-2, dtype=torch.float32) for name in ("dinov2", "siglip")
     )
-    assert [dinov2.num_patches(size) for size in (16, 32, 48, 64)] == [4, 16, 36, 64]
+    assert [count_patches(dinov2.model.config, size) for size in (16, 32, 48, 64)] == [4, 16, 36, 64]
     with pytest.raises(PartError, match="tiles of a multiple of 8 pixels, not of 36"):
-        dinov2.num_patches(36)
+        count_patches(dinov2.model.config, 36)
     with pytest.raises(PartError, match="tiles of 32 pixels, not of 48"):
-        siglip.num_patches(48)
+        count_patches(siglip.model.config, 48)
 
 
 def test_a_tower_leaves_the_other_half_and_its_head_but_nothing_else(tmp_path: Path) -> None:
