@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llava_lite.config import Strict
 
@@ -21,6 +21,12 @@ class BatchConfig(Strict):
     """Longest row: packed rows hold at most so many tokens, padded batches at most so many with their padding."""
     packing: bool = True
     """Put several samples in one row, exactly kept apart; false: one sample a row, padded."""
+
+    @model_validator(mode="after")
+    def _rows_are_packed(self) -> BatchConfig:
+        if self.rows is not None and not self.packing:
+            raise ValueError("rows are packed; leave packing=true, or set samples instead of rows")
+        return self
 
 
 class OptimConfig(Strict):

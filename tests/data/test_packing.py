@@ -1,46 +1,47 @@
 """Lengths to bins: every item once, no bin over its capacity, the same everywhere."""
 
-import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava_lite.data.packing import group, pack
 
 Packer = Callable[[Sequence[int], int], list[list[int]]]
 
 
-def random_lengths(seed: int) -> tuple[list[int], int]:
-    rng = random.Random(seed)
-    capacity = rng.randint(1, 50)
-    return [rng.randint(1, capacity) for _ in range(rng.randint(0, 60))], capacity
+packers = pytest.mark.parametrize("packer", [pack, group])
+bins = st.integers(1, 50).flatmap(
+    lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=60), st.just(capacity))
+)
 
 
-@pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("packer", [pack, group])
-def test_every_item_is_in_exactly_one_bin(packer: Packer, seed: int) -> None:
-    lengths, capacity = random_lengths(seed)
-    bins = packer(lengths, capacity)
-    assert sorted(item for items in bins for item in items) == list(range(len(lengths)))
-    assert all(bins)
+@packers
+@given(given_bins=bins)
+def test_every_item_is_in_exactly_one_bin(packer: Packer, given_bins: tuple[list[int], int]) -> None:
+    lengths, capacity = given_bins
+    packed = packer(lengths, capacity)
+    assert sorted(item for items in packed for item in items) == list(range(len(lengths)))
+    assert all(packed)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_no_row_holds_more_than_its_capacity(seed: int) -> None:
-    lengths, capacity = random_lengths(seed)
+@given(given_bins=bins)
+def test_no_row_holds_more_than_its_capacity(given_bins: tuple[list[int], int]) -> None:
+    lengths, capacity = given_bins
     assert all(sum(lengths[i] for i in items) <= capacity for items in pack(lengths, capacity))
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_no_padded_batch_is_larger_than_its_capacity(seed: int) -> None:
-    lengths, capacity = random_lengths(seed)
+@given(given_bins=bins)
+def test_no_padded_batch_is_larger_than_its_capacity(given_bins: tuple[list[int], int]) -> None:
+    lengths, capacity = given_bins
     assert all(len(items) * max(lengths[i] for i in items) <= capacity for items in group(lengths, capacity))
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_no_two_rows_would_fit_in_one(seed: int) -> None:
-    lengths, capacity = random_lengths(seed)
+@given(given_bins=bins)
+def test_no_two_rows_would_fit_in_one(given_bins: tuple[list[int], int]) -> None:
+    lengths, capacity = given_bins
     totals = sorted(sum(lengths[i] for i in items) for items in pack(lengths, capacity))
     assert all(a + b > capacity for a, b in pairwise(totals))
 

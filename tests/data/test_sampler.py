@@ -1,6 +1,7 @@
 """Which samples form a step: shuffled epochs end to end, a pure function of seed and step."""
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava_lite.data.sampler import Order, permutation
 
@@ -9,11 +10,11 @@ def laid_out(order: Order) -> list[int]:
     return [sample for step in range(order.num_steps) for sample in order.step(step)]
 
 
-@pytest.mark.parametrize("per_step", [1, 3, 10, 25])
-def test_each_epoch_holds_every_sample_once(per_step: int) -> None:
-    samples = laid_out(Order(10, per_step, seed=1, epochs=3))
-    assert [sorted(samples[i : i + 10]) for i in (0, 10, 20)] == [list(range(10))] * 3
-    assert len(samples) == 30
+@given(size=st.integers(1, 40), per_step=st.integers(1, 50), seed=st.integers(0, 5), epochs=st.integers(1, 3))
+def test_each_epoch_holds_every_sample_once(size: int, per_step: int, seed: int, epochs: int) -> None:
+    samples = laid_out(Order(size, per_step, seed, epochs))
+    assert len(samples) == size * epochs
+    assert all(sorted(samples[i : i + size]) == list(range(size)) for i in range(0, len(samples), size))
 
 
 def test_each_epoch_and_each_seed_has_an_order_of_its_own() -> None:

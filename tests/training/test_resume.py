@@ -111,6 +111,32 @@ def test_two_ranks_equal_one(uninterrupted: Path, tmp_path: Path, lm_dir: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_rank_without_images_beside_one_that_has_some_trains_on(
+    tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path
+) -> None:
+    """Each step has a sample with an image and one without, in a row of its own each; of one the last has no row."""
+    records = json.loads((world / "instructions.json").read_text())[:5]
+    text = {"conversations": [{"from": "human", "value": "What is red?"}, {"from": "gpt", "value": "A color."}]}
+    (tmp_path / "mix.json").write_text(json.dumps([r for record in records for r in (record, text)][:9]))
+    more = [
+        f"data.path={tmp_path / 'mix.json'}",
+        "batch.samples=2",
+        "batch.tokens=250",
+        "batch.packing=false",
+        "loader.workers=0",
+    ]
+    traces = []
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        result = run(command(out, lm_dir, clip_dir, world, *more, ranks=ranks))
+        assert result.returncode == 0, result.stderr
+        traces.append(json.loads((out / "log.jsonl").read_text().splitlines()[0]))
+    assert traces[1]["loss"] == pytest.approx(traces[0]["loss"], rel=1e-6)
+    assert traces[1]["grad_norm"] == pytest.approx(traces[0]["grad_norm"], rel=1e-6)
+
+
+@pytest.mark.slow
 def test_another_seed_or_step_size_is_not_resumed(
     uninterrupted: Path, tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path
 ) -> None:
