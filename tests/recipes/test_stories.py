@@ -91,6 +91,31 @@ def test_finetune_starts_from_what_align_learnt(train: Command, tmp_path: Path) 
     assert torch.equal(aligned["2.weight"], start["multi_modal_projector.linear_2.weight"])
 
 
+def test_a_mixture_is_trained_and_what_is_left_out_is_listed(train: Command, tmp_path: Path, world: Path) -> None:
+    records = json.loads((world / "instructions.json").read_text())[:20]
+    records[3]["image"] = "gone.png"
+    records[5]["conversations"][-1]["value"] = "red " * 600
+    (tmp_path / "bad.json").write_text(json.dumps(records))
+    sources = [
+        f"{{path: {tmp_path / 'bad.json'}, image_dir: {world / 'images'}}}",
+        f"{{path: {world / 'captions.json'}, image_dir: {world / 'images'}, take: random:50%, repeat: 2}}",
+    ]
+    mixture = ["data.path=null", "data.image_dir=null", f"data.sources=[{', '.join(sources)}]", "batch.rows=2"]
+    assert train("finetune", *mixture) == 2
+    assert train("finetune", *mixture, "data.on_bad_sample=skip", "data.max_bad=0.1") == 2
+    assert train("finetune", *mixture, "data.on_bad_sample=skip", "data.max_bad=0.1", "data.too_long=truncate") == 0
+    lineage = json.loads((tmp_path / "finetune" / "lineage.json").read_text())
+    assert [source["entries"] for source in lineage["sources"]] == [20, lineage["sources"][1]["records"]]
+    assert lineage["left_out"] == {"bad record": 1, "cut at the end": 1}
+    listed = [json.loads(line) for line in (tmp_path / "finetune" / "left_out.jsonl").read_text().splitlines()]
+    assert [
+        (line["what"], records[number]["id"] in line["why"]) for line, number in zip(listed, (3, 5), strict=True)
+    ] == [
+        ("bad record", True),
+        ("cut at the end", True),
+    ]
+
+
 def test_contrastive_writes_a_clip_folder_whose_tower_is_ready(train: Command, tmp_path: Path) -> None:
     from transformers import CLIPModel, CLIPVisionModel
 
