@@ -154,7 +154,7 @@ words = st.lists(
 def test_a_count_is_the_length_and_a_bound_is_never_exceeded(
     processor: Processor, turns: list[str], num_images: int
 ) -> None:
-    conversation = Conversation()
+    conversation = Conversation(system="")
     for number, text in enumerate(turns):
         images = [PilImage.new("RGB", (5, 5))] * num_images if number == 0 else []
         conversation = conversation.answer(text) if number % 2 else conversation.ask(text, images)
