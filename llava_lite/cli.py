@@ -113,6 +113,48 @@ def eval(
 
 
 @app.command()
+def doctor(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="What data.path takes: JSON, JSONL, parquet, tar, a mixture's YAML.")
+    ],
+    images: Annotated[Path | None, typer.Option(help="The folder of images.  [default: the data's own]")] = None,
+    model: Annotated[Path | None, typer.Option(help="A checkpoint folder: lengths are then in its tokens.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Most tokens of a record, as batch.tokens.")] = 4096,
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="Data to be evaluated on, which this should not hold.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Decode every image, instead of reading its header.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Count warnings as errors.")] = False,
+    clean: Annotated[Path | None, typer.Option(help="Copy the records without errors to this .json or .jsonl.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for bad.jsonl.  [default: runs/doctor/DATA]")] = None,
+    split: Annotated[str, typer.Option(help="Which part of a table that has several.")] = "train",
+    reader: Annotated[str | None, typer.Option(help="my_reader.py:function, as data.sources[].reader.")] = None,
+) -> None:
+    """Check visual instruction data before training on it; exits with 1 where it finds an error."""
+    from rich.console import Console
+
+    from llava_lite.data.doctor.examine import Rules
+    from llava_lite.data.doctor.report import data_config, visit
+
+    config = data_config(data, images=images, split=split, reader=reader)
+    processor = None
+    if model is not None:
+        from llava_lite.checkpoint.folder import load_processor
+
+        processor = load_processor(model)
+    healthy = visit(
+        config,
+        Rules(processor=processor, max_length=max_length, full=full),
+        out=out or Path("runs/doctor") / data.stem,
+        evals=evals or [],
+        clean=clean,
+        strict=strict,
+        console=Console(highlight=False),
+    )
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.command()
 def ask(
     model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
     question: Annotated[str, typer.Argument()],

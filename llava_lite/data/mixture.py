@@ -118,6 +118,14 @@ class Source:
         """Read one record. Raises SampleError."""
         return read_sample(self.record(number), source=self.name, number=number, image_dir=self.image_dir)
 
+    def taken(self, seed: int) -> np.ndarray:
+        """Return the records that its config takes, in order: int64 [n]. Raises SampleError where it takes none."""
+        generator = torch.Generator().manual_seed(seed)
+        records = select(len(self.records), self.config.take, self.config.repeat, generator)
+        if not len(records):
+            raise SampleError(f"{self.config.path}: take={self.config.take} takes no record; raise it")
+        return records
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over the records, and the reader if there is one."""
@@ -132,13 +140,10 @@ class Mixture:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self.sources = [Source(source) for source in _list_sources(config)]
+        self.sources = [Source(source) for source in list_sources(config)]
         taken = []
         for number, source in enumerate(self.sources):
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
-            taken.append(select(len(source.records), source.config.take, source.config.repeat, generator))
-            if not len(taken[-1]):
-                raise SampleError(f"{source.config.path}: take={source.config.take} takes no record; raise it")
+            taken.append(source.taken(config.seed * 1_000_003 + number))
         self.record_of = np.concatenate(taken)
         self.source_of = np.repeat(np.arange(len(taken), dtype=np.int16), [len(part) for part in taken])
 
@@ -193,7 +198,8 @@ def select(num_records: int, take: str, repeat: float, generator: torch.Generato
     return np.concatenate([*[chosen] * whole, chosen[np.sort(part)]])
 
 
-def _list_sources(config: DataConfig) -> list[SourceConfig]:
+def list_sources(config: DataConfig) -> list[SourceConfig]:
+    """Return the sources that a configuration names, unopened. Raises SampleError or ConfigError."""
     if (config.path is None) == (not config.sources):
         raise SampleError("data: give either path or sources")
     if config.path is None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -32,6 +33,7 @@ from llava_lite.processor import Processor, ProcessorError
 _FORMAT = 1  # of the remembered files; raise it when what is measured changes
 _SMALL = 4096  # a source of fewer records is checked anew each time, by this process
 _CHUNK = 512
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,50 @@ def near_file(path: Path) -> Path | None:
     """Return the file that a path that is not there was probably meant to be: another suffix, or other capitals."""
     if not path.parent.is_dir():
         return None
-    stem, name = path.stem.lower(), path.name.lower()
-    near = [other for other in path.parent.iterdir() if other.stem.lower() == stem and other.is_file()]
-    return min(near, key=lambda other: (other.name.lower() != name, other.name), default=None)
+    folder = _files_by_stem(path.parent, path.parent.stat().st_mtime_ns)
+    near = [path.with_name(name) for name in folder.get(path.stem.lower(), ())]
+    return min(near, key=lambda other: (other.name.lower() != path.name.lower(), other.name), default=None)
+
+
+@lru_cache(maxsize=4)
+def _files_by_stem(folder: Path, mtime_ns: int) -> dict[str, list[str]]:
+    """Names of a folder's files by their lower-case stem: a folder of many files is listed once for all it lacks."""
+    names: dict[str, list[str]] = {}
+    for entry in os.scandir(folder):
+        if entry.is_file():
+            names.setdefault(Path(entry.name).stem.lower(), []).append(entry.name)
+    return names
+
+
+def cut(numbers: np.ndarray) -> list[np.ndarray]:
+    """Cut what is to be done into chunks for `map_chunks`."""
+    return [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
+
+
+def map_chunks(check: Callable[[np.ndarray], T], chunks: list[np.ndarray], what: str) -> Iterator[T]:
+    """Apply `check` to each chunk, in order; to many, by as many processes as there are processors."""
+    console = Console(stderr=True, quiet=not distributed.is_main())
+    workers = (os.cpu_count() or 1) if len(chunks) * _CHUNK >= _SMALL else 1
+    if workers == 1:
+        yield from track(map(check, chunks), what, total=len(chunks), console=console, transient=True)
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the processes are the parallelism
+    with ProcessPoolExecutor(workers, get_context("fork"), initializer=_Work.take, initargs=(check,)) as pool:
+        yield from track(pool.map(_Work.do, chunks), what, total=len(chunks), console=console, transient=True)
+
+
+class _Work:
+    """What a worker process does, inherited at the fork: sent with each chunk, a tokenizer would be built anew."""
+
+    check: Callable[[np.ndarray], Any]
+
+    @classmethod
+    def take(cls, check: Callable[[np.ndarray], Any]) -> None:
+        cls.check = check
+
+    @classmethod
+    def do(cls, chunk: np.ndarray) -> Any:
+        return cls.check(chunk)
 
 
 def _survey(
@@ -103,10 +146,9 @@ def _survey(
     known = plan.lengths
     todo = np.flatnonzero((known == 0) | ((known < 0) & (exact | (-known > limit))))
     check = partial(_check_chunk, source, processor, limit, exact)
-    chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
-    for chunk, (lengths, bad, notes) in zip(
-        chunks, _map(check, [records[chunk] for chunk in chunks], f"checking {source.name}"), strict=True
-    ):
+    chunks = cut(todo)
+    done = map_chunks(check, [records[chunk] for chunk in chunks], f"checking {source.name}")
+    for chunk, (lengths, bad, notes) in zip(chunks, done, strict=True):
         known[chunk] = lengths
         plan.bad.update((int(chunk[at]), why) for at, why in bad)
         plan.notes.update((int(chunk[at]), what) for at, what in notes)
@@ -135,18 +177,6 @@ def _key(source: Source, records: np.ndarray, processor: Processor) -> str:
     for part in (_FORMAT, source.content_hash, source.image_dir.absolute(), processor.fingerprint):
         digest.update(f"{part}\n".encode())
     return digest.hexdigest()
-
-
-def _map(check: partial, chunks: list[np.ndarray], what: str) -> Iterator[tuple]:
-    """Apply `check` to each chunk, in order; to many, by as many processes as there are processors."""
-    console = Console(stderr=True, quiet=not distributed.is_main())
-    workers = (os.cpu_count() or 1) if len(chunks) * _CHUNK >= _SMALL else 1
-    if workers == 1:
-        yield from track(map(check, chunks), what, total=len(chunks), console=console, transient=True)
-        return
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the processes are the parallelism
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        yield from track(pool.map(check, chunks), what, total=len(chunks), console=console, transient=True)
 
 
 def _check_chunk(source: Source, processor: Processor, limit: int, exact: bool, records: Iterable[int]) -> tuple:

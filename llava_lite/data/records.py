@@ -204,14 +204,20 @@ class TableRecords:
     @classmethod
     def from_files(cls, place: Path, split: str) -> TableRecords:
         import datasets
+        import pyarrow
 
+        broken = (
+            datasets.exceptions.DatasetGenerationError,
+            datasets.exceptions.DataFilesNotFoundError,
+            pyarrow.ArrowInvalid,
+        )
         try:
             if place.is_file():
                 kind = place.suffix.removeprefix(".")
                 table = datasets.load_dataset(kind, data_files={split: str(place)}, split=split)
                 return cls(place.name, table, hash_files([place]))
             return cls(place.name, _choose(datasets.load_dataset(str(place)), split, place), _hash_folder(place))
-        except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DataFilesNotFoundError) as error:
+        except broken as error:
             cause = error.__cause__ or error
             raise SampleError(f"{place}: cannot be read as a table ({_first_line(cause)})") from None
 

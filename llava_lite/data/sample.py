@@ -18,7 +18,7 @@ from llava_lite.conversation.message import Conversation, ConversationError, Ima
 from llava_lite.data.records import SampleError
 from llava_lite.images.loading import FileSlice
 
-_ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 _MARK = "<image>"
 
 
@@ -158,12 +158,12 @@ def _read_turn(turn: object, number: int) -> tuple[str, object]:
     if not isinstance(turn, dict):
         raise ConversationError(f"turn {number} is not an object but {type(turn).__name__}")
     name = turn.get("from", turn.get("role"))
-    if str(name) not in _ROLES:
-        raise ConversationError(f"turn {number}: unknown role {name!r}; known: {', '.join(_ROLES)}")
+    if str(name) not in ROLES:
+        raise ConversationError(f"turn {number}: unknown role {name!r}; known: {', '.join(ROLES)}")
     content = turn.get("value", turn.get("content"))
     if not isinstance(content, str | list):
         raise ConversationError(f"turn {number} has no text; write it as `value` (or `content`)")
-    return _ROLES[str(name)], content
+    return ROLES[str(name)], content
 
 
 def _texts(content: object, number: int) -> Iterator[str]:
