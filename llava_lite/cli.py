@@ -119,7 +119,9 @@ def doctor(
     ],
     images: Annotated[Path | None, typer.Option(help="The folder of images.  [default: the data's own]")] = None,
     model: Annotated[Path | None, typer.Option(help="A checkpoint folder: lengths are then in its tokens.")] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="Most tokens of a record, as batch.tokens.")] = 4096,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a record.  [default: 4096, or the model's positions]")
+    ] = None,
     evals: Annotated[
         list[Path] | None, typer.Option("--eval", help="Data to be evaluated on, which this should not hold.")
     ] = None,
@@ -137,14 +139,17 @@ def doctor(
     from llava_lite.data.doctor.report import data_config, visit
 
     config = data_config(data, images=images, split=split, reader=reader)
-    processor = None
+    rules = Rules(full=full)
     if model is not None:
-        from llava_lite.checkpoint.folder import load_processor
+        from llava_lite.checkpoint.folder import load_processor, max_positions
 
-        processor = load_processor(model)
+        limit = min(max_length or rules.max_length, max_positions(model))
+        rules = Rules(processor=load_processor(model), max_length=limit, full=full)
+    elif max_length is not None:
+        raise typer.BadParameter("counts tokens, so it needs --model", param_hint="--max-length")
     healthy = visit(
         config,
-        Rules(processor=processor, max_length=max_length, full=full),
+        rules,
         out=out or Path("runs/doctor") / data.stem,
         evals=evals or [],
         clean=clean,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from llava_lite.checkpoint.folder import load, load_processor, save
+from llava_lite.checkpoint.folder import load, max_positions, save
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.conversation.families import find_template
 from llava_lite.data import plan
@@ -312,25 +312,13 @@ def test_a_special_token_of_this_very_model_is_told(broken: World, processor: Pr
     assert found(look(broken, processor=processor)) == [("special-token", PLAIN)]
 
 
-def test_a_processor_opens_without_weights_as_with_them(
-    llava_dir: Path, lm_dir: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_limit_of_a_checkpoint_is_its_language_models(
+    llava_dir: Path, lm_dir: Path, parts: Parts, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     save(tmp_path / "align", *assemble(parts, dtype=torch.float32), parts=parts)
-    folders = [llava_dir, lm_dir, tmp_path / "align"]
-    whole = [load(folder, dtype=torch.float32)[1].fingerprint for folder in folders]
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("reads weights")
-
-    for name in (
-        "checkpoint.folder.load_file",
-        "checkpoint.parts._hash_weights",
-        "models.language_model.load_part",
-        "models.vision_tower.load_part",
-    ):
-        monkeypatch.setattr(f"llava_lite.{name}", refuse)
-    assert [load_processor(folder).fingerprint for folder in folders] == whole
+    for folder in (llava_dir, lm_dir, tmp_path / "align"):
+        assert max_positions(folder) == load(folder, dtype=torch.float32)[0].max_position_embeddings
 
 
 # --- across data
@@ -561,6 +549,7 @@ def test_a_clean_copy_of_an_archive_brings_its_images_along(broken: World, tmp_p
         ("{table} --split test", "has no split 'test'"),
         ("{folder}", "holds no .parquet, .arrow or .tar file; name the data file itself"),
         ("{mix} --max-length 0", "max-length"),
+        ("{mix} --max-length 9", "counts tokens, so it needs --model"),
         ("{mix} --ful", "--ful"),
         ("", "DATA"),
     ],

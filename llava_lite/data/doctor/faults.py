@@ -126,7 +126,7 @@ _WARNINGS = _table(
     (416, "suffix-disagrees", "nothing: the content counts; other programs may stumble"),
     (417, "transparent-image", "nothing: colours below the transparency show; or flatten it"),
     (418, "cmyk-image", "convert to sRGB; colours are converted without a profile"),
-    (419, "deep-image", "save it with 8 bits a channel, at the brightness you want"),
+    (419, "deep-image", "nothing: its greys are scaled to 8 bits; or save it with 8"),
     (420, "rotated-image", "nothing: shown as stored, as LLaVA does; or turn the pixels"),
     (421, "animated-image", "nothing: the first frame is shown"),
     (422, "tiny-image", "drop it; there is nothing to see"),
