@@ -154,13 +154,22 @@ def _survey(
         plan.notes.update((int(chunk[at]), what) for at, what in notes)
     if memory and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         if len(chunks):
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            draft = memory.with_suffix(f".{os.getpid()}")
-            with draft.open("wb") as file:
-                np.savez(file, lengths=known, notes=np.array(json.dumps(plan.notes)))
-            draft.replace(memory)
+            _memorise(memory, plan)
         distributed.barrier()
     return plan
+
+
+def _memorise(memory: Path, plan: Plan) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        draft = memory.with_suffix(f".{os.getpid()}")
+        with draft.open("wb") as file:
+            np.savez(file, lengths=plan.lengths, notes=np.array(json.dumps(plan.notes)))
+        draft.replace(memory)
+    except OSError as error:
+        raise SampleError(
+            f"data.cache_dir={memory.parent}: cannot be written ({error.strerror}); set another"
+        ) from None
 
 
 def _remember(memory: Path | None, num_records: int) -> Plan:

@@ -14,6 +14,7 @@ from llava_lite.conversation.message import Conversation
 from llava_lite.data import plan
 from llava_lite.data.mixture import DataConfig, Mixture, SourceConfig
 from llava_lite.data.plan import make_plan
+from llava_lite.data.records import SampleError
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.processor import Processor, prepare_tokenizer
@@ -142,6 +143,15 @@ def test_a_bound_that_no_longer_proves_anything_is_measured(
     assert ((tight > 0) == (loose < -220)).all()
     exact = make_plan(Mixture(config), processor, limit=220, exact=True).lengths
     assert (exact[tight > 0] == tight[tight > 0]).all() and (exact >= 0).all()
+
+
+@pytest.mark.usefixtures("many")
+def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(
+    config: DataConfig, processor: Processor, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(SampleError, match=r"^data\.cache_dir=.*cache: cannot be written .*; set another"):
+        make_plan(Mixture(config), processor, limit=220, exact=True)
 
 
 words = st.lists(
