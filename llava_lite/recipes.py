@@ -5,6 +5,7 @@ and exit code 2, and leaves every other exception its traceback, for it is a bug
 """
 
 import argparse
+import importlib.util
 import os
 import runpy
 import shutil
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -94,6 +96,17 @@ def launch(recipe: Path, arguments: Sequence[str], *, processes: int = 1) -> int
     finally:
         sys.argv = argv
     return 0
+
+
+def load_recipe(recipe: Path) -> ModuleType:
+    """Import a recipe without running it, for its `Config` and what it opens. Raises RecipeError."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{recipe.stem}", recipe)
+    if spec is None or spec.loader is None or not recipe.is_file():
+        raise RecipeError(f"{recipe}: not a Python file; give a recipe such as train/finetune.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks the names in its annotations up there
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(main: Callable[[C], None], config: type[C]) -> None:

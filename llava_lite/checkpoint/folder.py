@@ -118,7 +118,7 @@ def load_processor(
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
         return make_processor(parts)
     if config["model_type"] in ("llava", "llava_lite"):
-        return _whole_processor(folder, _sub_config(config["vision_config"]), about)
+        return _whole_processor(folder, config)
     return make_processor(Parts(None, str(folder), template=about.get("template")))
 
 
@@ -196,7 +196,7 @@ def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
 def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> tuple[Llava, Processor]:
     vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     find_language_family(text_config.model_type, folder)
-    processor = _whole_processor(folder, vision_config, about)
+    processor = _whole_processor(folder, config)
     with no_init_weights():
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
         language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
@@ -217,7 +217,9 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
     return model, processor
 
 
-def _whole_processor(folder: Path, vision_config: PretrainedConfig, about: dict) -> Processor:
+def _whole_processor(folder: Path, config: dict) -> Processor:
+    about = config["llava_lite"]
+    vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     tokenizer = load_tokenizer(str(folder))
     prepare_tokenizer(tokenizer, image=True)
     transform = ImageTransform.from_tower(folder, about.get("image_mode"))
@@ -229,6 +231,7 @@ def _whole_processor(folder: Path, vision_config: PretrainedConfig, about: dict)
         transform=transform,
         num_patches=count_visual_tokens(vision_config, about["projector"], transform),
         bos=about["bos"],
+        max_positions=longest_sequence(text_config),
     )
 
 
