@@ -98,14 +98,27 @@ def launch(recipe: Path, arguments: Sequence[str], *, processes: int = 1) -> int
     return 0
 
 
-def load_recipe(recipe: Path) -> ModuleType:
-    """Import a recipe without running it, for its `Config` and what it opens. Raises RecipeError."""
+def recipe_of(config: Path, name: str | None = None) -> Path:
+    """Return the recipe that a configuration is for: `name`, which may be a file of your own, or what it is called."""
+    if name is not None:
+        return Path(name) if Path(name).is_file() else find("train", name)
+    if config.stem not in names("train"):
+        raise RecipeError(
+            f"{config}: not called after a recipe; say which it is for: --recipe {'|'.join(names('train'))}"
+        )
+    return find("train", config.stem)
+
+
+def load_recipe(recipe: Path, *, needs: str = "Config") -> ModuleType:
+    """Import a recipe without running it. needs: a name that it has to have. Raises RecipeError."""
     spec = importlib.util.spec_from_file_location(f"recipe_{recipe.stem}", recipe)
     if spec is None or spec.loader is None or not recipe.is_file():
         raise RecipeError(f"{recipe}: not a Python file; give a recipe such as train/finetune.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # pydantic looks the names in its annotations up there
     spec.loader.exec_module(module)
+    if needs not in vars(module):
+        raise RecipeError(f"{recipe}: has no {needs}; choose a recipe of conversations, such as align or finetune")
     return module
 
 
