@@ -136,9 +136,9 @@ def inspect(
     given = words or []
     data, overrides = (Path(given[0]), given[1:]) if given and "=" not in given[0] else (None, given)
     if model is not None and (overrides or recipe):
-        raise RecipeError(
-            f"inspect: {' '.join(overrides) or '--recipe'} belongs to --config; leave it out with --model"
-        )
+        raise RecipeError(f"inspect: {' '.join(overrides) or '--recipe'} goes with --config, not with --model")
+    if model is not None and data is None:
+        raise RecipeError(f"inspect: which data? name it: llava-lite inspect DATA --model {model}")
     path = recipe_of(config, recipe) if config is not None else None  # before torch takes its seconds
 
     from rich.console import Console

@@ -167,7 +167,6 @@ class Processor:
         layouts = self._layouts(prompt)
         ids, labels, spans = self._tokens(prompt, [len(layout.index) for layout in layouts])
         end = self._end(ids, max_length)
-        images = {mark: (image, layout) for ((mark, _), image), layout in zip(prompt.images, layouts, strict=True)}
         firsts, texts, shown = list[int](), list[str](), 0
         for place, (start, stop) in enumerate(spans[:end]):
             if stop > shown or start == stop:  # else it is one more token of the same character or image
@@ -176,12 +175,12 @@ class Processor:
                 shown = max(shown, stop)
         if self.writes_bos and texts:
             texts[0] = str(self.tokenizer.bos_token)
-        return [
-            Piece(text, tuple(ids[first:after]), labels[first] != IGNORE, *images.get(spans[first][0], (None, None)))
-            if ids[first] == self.image_token_id
-            else Piece(text, tuple(ids[first:after]), labels[first] != IGNORE)
-            for text, first, after in zip(texts, firsts, [*firsts[1:], end], strict=True)
-        ]
+        images = ((image, layout) for (_, image), layout in zip(prompt.images, layouts, strict=True))
+        image_token_id, pieces = self.image_token_id, []
+        for text, first, after in zip(texts, firsts, [*firsts, end][1:], strict=True):
+            image, layout = next(images) if ids[first] == image_token_id else (None, None)
+            pieces.append(Piece(text, tuple(ids[first:after]), labels[first] != IGNORE, image, layout))
+        return pieces
 
     def length(self, conversation: Conversation, max_length: int | None = None) -> tuple[int, int]:
         """Return how many tokens and how many learnt tokens a conversation has.

@@ -103,9 +103,7 @@ def recipe_of(config: Path, name: str | None = None) -> Path:
     if name is not None:
         return Path(name) if Path(name).is_file() else find("train", name)
     if config.stem not in names("train"):
-        raise RecipeError(
-            f"{config}: not called after a recipe; say which it is for: --recipe {'|'.join(names('train'))}"
-        )
+        raise RecipeError(f"{config}: not called after a recipe; say which it is for, as --recipe finetune")
     return find("train", config.stem)
 
 

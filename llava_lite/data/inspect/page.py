@@ -42,8 +42,8 @@ article { margin: 0 0 1.5rem; padding: 1rem; background: var(--card); border: 1p
   font: .9rem/1.9 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 .tokens span, .legend .token { box-shadow: inset 1px 0 0 var(--line); padding: .15em 0; }
 .tokens b { font-weight: inherit; }
-.tokens b.learnt, .legend .learnt { background: var(--learnt); color: var(--right); font-weight: 600; text-decoration: underline;
-  text-decoration-thickness: 2px; text-underline-offset: .3em; }
+.tokens b.learnt, .legend .learnt { background: var(--learnt); color: var(--right); font-weight: 600;
+  text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: .3em; }
 .special { color: var(--quiet); font-style: italic; font-weight: 400; }
 .unknown { outline: 2px dashed var(--odd); outline-offset: -2px; }
 .image { color: var(--image); border: 1px solid currentColor; border-radius: 4px; padding: .1em .4em; }

@@ -21,14 +21,15 @@ def show(viewer: Viewer, entries: Sequence[int], *, out: Path, title: str, conso
     """Print entries and write them to a page; return whether all of them can be used."""
     if out.is_dir():
         raise SampleError(f"{out}: is a folder; name a file, as {out / 'inspect.html'}")
-    intro = [describe(viewer.processor, viewer.limit)]
-    console.print(Text("\n").join([Text(title, "bold"), *map(Text, intro), terminal.legend()]))
+    title, intro = visible(title), [describe(viewer.processor, viewer.limit)]
+    plain = not console.is_terminal  # a file gets no other line breaks than its data's
+    console.print(Text("\n").join([Text(title, "bold"), *map(Text, intro), terminal.legend()]), soft_wrap=plain)
     samples, num_bad = [], 0
     for number, entry in enumerate(entries, start=1):
         view = viewer.view(entry)
         num_bad += view.error is not None
         words = terminal.render(view, place=f"{number}/{len(entries)}")
-        console.print(Text(), words, sep="\n", soft_wrap=not console.is_terminal)  # a file gets no other line breaks
+        console.print(Text(), words, sep="\n", soft_wrap=plain)
         samples.append(page.render(view))
     new = out.with_name(f".{out.name}")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +38,7 @@ def show(viewer: Viewer, entries: Sequence[int], *, out: Path, title: str, conso
     console.print()
     if num_bad:
         console.print(Text(f"{num_bad} of {len(entries)} samples cannot be used", "bold red"))
-    console.print(Text(f"{out}"))
+    console.print(Text(f"{out}"), soft_wrap=True)
     return not num_bad
 
 

@@ -22,7 +22,7 @@ from llava_lite.images.loading import FileSlice, ImageError, load_image
 from llava_lite.processor import IGNORE, Example, Piece, Processor, ProcessorError
 
 # Data comes from strangers: what would steer a terminal, turn the direction of writing or not be seen is spelled out.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Viewer:
             return self._view(entry)
         except (SampleError, ConversationError, ImageError, ProcessorError) as error:
             reason = str(error).removeprefix(f"{self.mixture.name(entry)}: ")
-            return View(self.mixture.entry_id(entry), self._source(entry), self.limit, error=visible(reason))
+            source = self.mixture.sources[self.mixture.source_of[entry]].name
+            return View(visible(self.mixture.entry_id(entry)), visible(source), self.limit, error=visible(reason))
 
     def _view(self, entry: int) -> View:
         sample = self.mixture.sample(entry)
@@ -153,8 +154,8 @@ class Viewer:
         if not learnt:
             remarks.append("nothing of it is learnt: it is left out")
         return View(
-            id=sample.id,
-            source=sample.source,
+            id=visible(sample.id),
+            source=visible(sample.source),
             limit=self.limit,
             counts={"text": total - image, "image": image, "learnt": learnt, "total": total},
             stretches=stretches,
@@ -197,12 +198,9 @@ class Viewer:
             tile, token = tile + len(tiles), token + len(piece.ids)
         return pictures
 
-    def _source(self, entry: int) -> str:
-        return self.mixture.sources[self.mixture.source_of[entry]].name
-
 
 def visible(text: str) -> str:
-    """Spell out what would not be seen, or would change what is: control characters and turns of direction."""
+    """Spell out control characters, turns of the direction of writing, half letters and what would not be seen."""
     return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
