@@ -62,11 +62,10 @@ def check_llava(words: list[str]) -> None:
         config = ["--config", str(given["config"])] if given["config"] else []
         check_recipe(recipes.find("train", given["recipe"]), [*config, *(given["overrides"] or [])])
     if words[0] == "inspect" and given["config"]:
-        assert "open_processor" in vars(recipes.load_recipe(recipes.recipe_of(given["config"], given["recipe"])))
+        recipe = recipes.recipe_of(given["config"], given["recipe"])
+        recipes.load_recipe(recipe, needs="open_processor")
         overrides = [word for word in given["words"] or [] if "=" in word]
-        check_recipe(
-            recipes.recipe_of(given["config"], given["recipe"]), ["--config", str(given["config"]), *overrides]
-        )
+        check_recipe(recipe, ["--config", str(given["config"]), *overrides])
     for name in given["names"] if words[0] == "eval" else []:
         recipes.find("eval", name)
     if words[0] == "copy":
