@@ -132,6 +132,17 @@ def test_a_sample_that_is_too_long_is_shown_whole_with_what_lies_beyond(processo
     assert views["truncate"].error is None and "data.too_long=truncate" in views["truncate"].remarks[0]
 
 
+def test_a_limit_within_the_last_character_is_found(row_processor: Processor, tmp_path: Path) -> None:
+    template = ChatTemplate(name="t", user="{} ", answer="{}")
+    record = talk("Q", "🦙")
+    shows = viewer(tmp_path, [record], row_processor.with_template(template))
+    length = shows.view(0).counts["total"]
+    for policy in ("error", "truncate"):
+        view = viewer(tmp_path, [record], shows.processor, limit=length - 1, too_long=policy).view(0)
+        assert f"{length} tokens do not fit in {length - 1}" in f"{view.error} {view.remarks}"
+        assert view.counts["total"] == (length if policy == "error" else length - 1)
+
+
 def test_an_image_beyond_the_limit_is_named_and_has_no_tiles(processor: Processor, images: Path) -> None:
     view = viewer(images, [TALKS["one image"]], processor, limit=20, too_long="truncate").view(0)
     assert view.pictures == [] and view.counts["image"] == view.counts["learnt"] == 0

@@ -48,7 +48,7 @@ article { margin: 0 0 1.5rem; padding: 1rem; background: var(--card); border: 1p
 .unknown { outline: 2px dashed var(--odd); outline-offset: -2px; }
 .image { color: var(--image); border: 1px solid currentColor; border-radius: 4px; padding: .1em .4em; }
 b.cut, .legend .cut { color: var(--wrong); text-decoration: line-through; }
-b.learnt.cut { text-decoration: underline line-through; }
+.tokens b.learnt.cut { background: none; color: var(--wrong); text-decoration: underline line-through; }
 figure { margin: 1rem 0 0; } figcaption { margin-bottom: .4rem; font-size: .9rem; }
 .views { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 .views > div { max-width: 100%; }

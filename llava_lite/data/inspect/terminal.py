@@ -42,7 +42,7 @@ def _write(view: View) -> Text:
         text.append("✂" if cut and not was_cut else "", "red")
         was_cut = cut
         text.append("⟦" if learnt else "", "dim")
-        around = f"{LEARNT if learnt else ''} {CUT if cut else ''}"
+        around = f"{LEARNT if learnt else ''} {CUT if cut else ''}"  # of two colours the last one counts
         for kind, alike in groupby(run, key=lambda stretch: stretch.kind):
             text.append("".join(map(_word, alike)), f"{STYLES[kind]} {around}".strip())
         text.append("⟧" if learnt else "", "dim")

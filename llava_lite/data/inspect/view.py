@@ -24,6 +24,9 @@ from llava_lite.processor import IGNORE, Example, Piece, Processor, ProcessorErr
 # Data comes from strangers: what would steer a terminal, turn the direction of writing or not be seen is spelled out.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
+_BECOMES = {"truncate": "its end is cut off", "skip": "it is left out"}  # by data.too_long
+_NAMED = 8  # so many tokens of a stretch are named: all of an image have the same name
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -144,11 +147,12 @@ class Viewer:
         ]
         image, total = len(example.patch_index), len(example.input_ids)
         learnt = int((example.labels[1:] != IGNORE).sum())
-        remarks, error = list(sample.notes), None
-        if len(kept) < len(pieces):
-            long = f"{sum(len(piece.ids) for piece in pieces):,} tokens do not fit in {self.limit:,}"
+        remarks, error = [visible(note) for note in sample.notes], None
+        length = sum(len(piece.ids) for piece in pieces)
+        if self.limit is not None and length > self.limit:
+            long = f"{length:,} tokens do not fit in {self.limit:,}"
             if policy == "error":
-                error = f"{long}, which ends a run; raise batch.tokens, shorten the record, or set data.too_long"
+                error = f"{long}, which ends a run; {self._room()}shorten the record, or set data.too_long"
             else:
                 remarks.append(f"{long}: {_BECOMES[policy]} (data.too_long={policy})")
         if not learnt:
@@ -162,6 +166,10 @@ class Viewer:
             remarks=remarks,
             error=error,
         )
+
+    def _room(self) -> str:
+        """What would make room for a longer sample, if anything does."""
+        return "" if self.limit == self.processor.max_positions else "raise batch.tokens (or data.max_length), "
 
     def _stretch(self, piece: Piece, *, cut: bool, picture: Picture | None) -> Stretch:
         kind: Literal["text", "special", "unknown", "image"] = "text"
@@ -202,10 +210,6 @@ class Viewer:
 def visible(text: str) -> str:
     """Spell out control characters, turns of the direction of writing, half letters and what would not be seen."""
     return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-_BECOMES = {"truncate": "its end is cut off", "skip": "it is left out"}
-_NAMED = 8  # all tokens of an image have the same name
 
 
 def _name(image: Image) -> str:
