@@ -196,10 +196,11 @@ def doctor(
     config = data_config(data, images=images, split=split, reader=reader)
     rules = Rules(full=full)
     if model is not None:
-        from llava_lite.checkpoint.folder import load_processor, max_positions
+        from llava_lite.checkpoint.folder import load_processor
 
-        limit = min(max_length or rules.max_length, max_positions(model))
-        rules = Rules(processor=load_processor(model), max_length=limit, full=full)
+        processor = load_processor(model)
+        limits = (max_length or rules.max_length, processor.max_positions)
+        rules = Rules(processor=processor, max_length=min(limit for limit in limits if limit is not None), full=full)
     elif max_length is not None:
         raise typer.BadParameter("counts tokens, so it needs --model", param_hint="--max-length")
     healthy = visit(

@@ -43,7 +43,7 @@ from llava_lite.conversation.families import find_template, record_template
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import find_language_family, load_tokenizer, longest_sequence
 from llava_lite.models.llava import Llava
-from llava_lite.models.pretrained import complain_of_weights, read_part_config
+from llava_lite.models.pretrained import complain_of_weights
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import TOWERS, VisionTower
 from llava_lite.processor import Processor, prepare_tokenizer
@@ -120,20 +120,6 @@ def load_processor(
     if config["model_type"] in ("llava", "llava_lite"):
         return _whole_processor(folder, config)
     return make_processor(Parts(None, str(folder), template=about.get("template")))
-
-
-def max_positions(folder: str | Path) -> int:
-    """Return the longest document, in tokens, that the language model of a checkpoint takes. Raises as `load`."""
-    folder = Path(folder)
-    config = read_config(folder)
-    about = config.get("llava_lite", {})
-    if "parts" in about:
-        text_config = read_part_config(find_parts(about["parts"], folder).language_model)
-    elif config["model_type"] in ("llava", "llava_lite"):
-        text_config = _sub_config(config["text_config"])
-    else:
-        text_config = read_part_config(str(folder))
-    return longest_sequence(text_config.get_text_config())
 
 
 def read_config(folder: Path) -> dict:
