@@ -16,13 +16,14 @@ STYLES = {"text": "", "special": "dim", "unknown": "yellow", "image": "cyan"}
 
 def legend() -> Text:
     """Say how the samples are written."""
-    return Text.assemble(
-        ("⟦learnt⟧", LEARNT),
-        ("  <special token>", "dim"),
-        ("  ⟨unknown to the tokenizer⟩", "yellow"),
-        ("  ✂ beyond the limit", CUT),
-        "  ↵ newline",
-    )
+    signs = [
+        Text("⟦learnt⟧", LEARNT),
+        Text("<special token>", STYLES["special"]),
+        Text("⟨unknown to the tokenizer⟩", STYLES["unknown"]),
+        Text.assemble(("✂", "red"), ("beyond the limit", CUT)),
+        Text("↵ newline"),
+    ]
+    return Text("  ").join(signs)
 
 
 def render(view: View, *, place: str) -> Text:
