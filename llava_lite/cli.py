@@ -112,6 +112,61 @@ def eval(
     )
 
 
+@app.command(no_args_is_help=True)
+def inspect(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="Other data than the configuration's; as optim.lr=1e-5."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A recipe's YAML file: samples as it trains them.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Its recipe.  [default: as the file is called]")] = None,
+    model: Annotated[str | None, typer.Option(help="In place of --config: a checkpoint folder.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of images.  [default: the data's own]")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 5,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="This sample; may be given several times.")] = None,
+    draw: Annotated[bool, typer.Option("--random", help="Draw the samples, instead of the first.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("runs/inspect.html"),
+) -> None:
+    """Show what the model sees of samples and what it learns; exits with 1 where one cannot be used."""
+    from llava_lite.recipes import RecipeError, load_recipe, recipe_of
+
+    if (config is None) == (model is None):
+        raise RecipeError("inspect: give either --config F, to see samples as they are trained, or --model M")
+    given = words or []
+    data, overrides = (Path(given[0]), given[1:]) if given and "=" not in given[0] else (None, given)
+    if model is not None and (overrides or recipe):
+        raise RecipeError(f"inspect: {' '.join(overrides) or '--recipe'} goes with --config, not with --model")
+    if model is not None and data is None:
+        raise RecipeError(f"inspect: which data? name it: llava-lite inspect DATA --model {model}")
+    path = recipe_of(config, recipe) if config is not None else None  # before torch takes its seconds
+
+    from rich.console import Console
+
+    from llava_lite.checkpoint.folder import load_processor
+    from llava_lite.config import read_config
+    from llava_lite.data.dataset import longest_sample
+    from llava_lite.data.inspect.show import choose, show
+    from llava_lite.data.inspect.view import Viewer
+    from llava_lite.data.mixture import DataConfig, Mixture, with_data
+
+    if path is not None:
+        module = load_recipe(path, needs="open_processor")
+        settings = read_config(module.Config, config, overrides)
+        mixture = Mixture(with_data(settings.data, data, images))
+        processor = module.open_processor(settings)
+        limit: int | None = longest_sample(mixture.config, processor, row_tokens=settings.batch.tokens)
+    else:
+        mixture = Mixture(with_data(DataConfig(), data, images))
+        processor = load_processor(str(model))
+        limit = processor.max_positions
+    entries = choose(mixture, count=count, ids=ids or [], seed=seed if draw else None)
+    title = f"{config} ({path.stem})" if path else str(model)
+    console = Console(highlight=False)
+    usable = show(Viewer(mixture, processor, limit=limit), entries, out=out, title=title, console=console)
+    raise typer.Exit(0 if usable else 1)
+
+
 @app.command()
 def doctor(
     data: Annotated[
@@ -141,10 +196,11 @@ def doctor(
     config = data_config(data, images=images, split=split, reader=reader)
     rules = Rules(full=full)
     if model is not None:
-        from llava_lite.checkpoint.folder import load_processor, max_positions
+        from llava_lite.checkpoint.folder import load_processor
 
-        limit = min(max_length or rules.max_length, max_positions(model))
-        rules = Rules(processor=load_processor(model), max_length=limit, full=full)
+        processor = load_processor(model)
+        limits = (max_length or rules.max_length, processor.max_positions)
+        rules = Rules(processor=processor, max_length=min(limit for limit in limits if limit is not None), full=full)
     elif max_length is not None:
         raise typer.BadParameter("counts tokens, so it needs --model", param_hint="--max-length")
     healthy = visit(

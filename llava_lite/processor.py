@@ -17,13 +17,16 @@ from itertools import accumulate
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
-from llava_lite.conversation.message import Conversation
+from llava_lite.conversation.message import Conversation, Image
 from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate, Prompt, Span
 from llava_lite.images.layout import NEWLINE, Layout, Size, is_anyres, lay_out, most_tokens
 from llava_lite.images.loading import image_size, load_image
 from llava_lite.images.transform import ImageTransform
 
 IGNORE = -100
+
+Token = tuple[int, int, int]
+"""An id, and where in the text of its prompt it starts and ends; a token may have no text of its own."""
 
 
 class ProcessorError(ValueError):
@@ -50,6 +53,23 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of a prompt, as short as its tokens are, or one image.
+
+    text:   what it says; "" where a token writes none of the text, such as sentencepiece's prefix space
+    ids:    its tokens: mostly one; several where they share a character; all visual tokens of an image
+    learnt: whether they are learnt
+    image, layout: the image it is, and where its visual tokens come from; None for text
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    learnt: bool
+    image: Image | None = None
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
 class Processor:
     """Encode conversations, decode answers.
 
@@ -57,6 +77,7 @@ class Processor:
     transform: pictures -> tiles; None for a model without a vision tower
     num_patches: projected patches of one tile, P'
     bos:       whether the tokenizer puts its BOS token in front of a text; a template may say otherwise (`writes_bos`)
+    max_positions: the longest document, in tokens, that the language model takes; None: not known
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -64,6 +85,7 @@ class Processor:
     transform: ImageTransform | None
     num_patches: int
     bos: bool
+    max_positions: int | None = None
 
     def __post_init__(self) -> None:
         tokens = self.tokenizer.get_added_vocab()
@@ -122,7 +144,7 @@ class Processor:
             picture = load_image(image.source)
             layouts.append(self._lay_out(picture.size if alone else None))
             tiles.append(self.transform(picture, alone=alone))
-        ids, labels = self._tokens(prompt, [len(layout.index) for layout in layouts])
+        ids, labels, _ = self._tokens(prompt, [len(layout.index) for layout in layouts])
         side = self.transform.size if self.transform else 0
         index = [torch.from_numpy(layout.index) for layout in layouts]
         weights = [torch.from_numpy(layout.weight) for layout in layouts if layout.weight is not None]
@@ -135,13 +157,38 @@ class Processor:
         )
         return self._cut(example, self._end(ids, max_length))
 
+    def pieces(self, conversation: Conversation, max_length: int | None = None) -> list[Piece]:
+        """Cut a conversation's prompt up where its tokens do, for people to look at.
+
+        The ids joined are the input_ids that `encode` gives, learnt where its labels are; the texts joined are the
+        prompt behind its BOS token. Opens no image but for its header, as `length`. Raises as `encode` does.
+        """
+        prompt = self._render(conversation)
+        layouts = self._layouts(prompt)
+        ids, labels, spans = self._tokens(prompt, [len(layout.index) for layout in layouts])
+        end = self._end(ids, max_length)
+        firsts, texts, shown = list[int](), list[str](), 0
+        for place, (start, stop) in enumerate(spans[:end]):
+            if stop > shown or start == stop:  # else it is one more token of the same character or image
+                firsts.append(place)
+                texts.append(prompt.text[shown:stop])
+                shown = max(shown, stop)
+        if self.writes_bos and texts:
+            texts[0] = str(self.tokenizer.bos_token)
+        images = ((image, layout) for (_, image), layout in zip(prompt.images, layouts, strict=True))
+        image_token_id, pieces = self.image_token_id, []
+        for text, first, after in zip(texts, firsts, [*firsts, end][1:], strict=True):
+            image, layout = next(images) if ids[first] == image_token_id else (None, None)
+            pieces.append(Piece(text, tuple(ids[first:after]), labels[first] != IGNORE, image, layout))
+        return pieces
+
     def length(self, conversation: Conversation, max_length: int | None = None) -> tuple[int, int]:
         """Return how many tokens and how many learnt tokens a conversation has.
 
         Opens no image, except where the image mode cuts it by its size: then its header. Raises as `encode` does.
         """
         prompt = self._render(conversation)
-        ids, labels = self._tokens(prompt, [len(layout.index) for layout in self._layouts(prompt)])
+        ids, labels, _ = self._tokens(prompt, [len(layout.index) for layout in self._layouts(prompt)])
         end = self._end(ids, max_length)
         return end, sum(label != IGNORE for label in labels[1:end])
 
@@ -237,25 +284,25 @@ class Processor:
             patch_weight=None if example.patch_weight is None else example.patch_weight[:num_visual],
         )
 
-    def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return ids and labels of a prompt whose images take that many visual tokens each."""
-        tokens: list[tuple[int, int]] = []
+    def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int], list[Span]]:
+        """Return ids, labels and spans of the text of a prompt whose images take that many visual tokens each."""
+        tokens: list[Token] = []
         start = 0
         for ((mark, end), _), count in zip(prompt.images, visual_tokens, strict=True):
-            tokens += self._chunk(prompt, start, mark) + [(self.image_token_id, mark)] * count
+            tokens += self._chunk(prompt, start, mark) + [(self.image_token_id, mark, end)] * count
             start = end
         tokens += self._chunk(prompt, start, len(prompt.text))
         learnt = bytearray(len(prompt.text) + 1)
         for start, end in prompt.answers:
             learnt[start:end] = b"\1" * (end - start)
         bos = [int(self.tokenizer.bos_token_id)] if self.writes_bos else []
-        ids = bos + [token for token, _ in tokens]
-        labels = [IGNORE] * len(bos) + [token if learnt[last] else IGNORE for token, last in tokens]
-        return ids, labels
+        ids = bos + [token for token, _, _ in tokens]
+        labels = [IGNORE] * len(bos) + [token if learnt[max(b - 1, a)] else IGNORE for token, a, b in tokens]
+        return ids, labels, [(0, 0)] * len(bos) + [(a, b) for _, a, b in tokens]
 
-    def _chunk(self, prompt: Prompt, start: int, end: int) -> list[tuple[int, int]]:
+    def _chunk(self, prompt: Prompt, start: int, end: int) -> list[Token]:
         """Tokenise a stretch of text between images; what spells a special token in people's words is cut out."""
-        tokens: list[tuple[int, int]] = []
+        tokens: list[Token] = []
         first = start
         for begin, after in self._spelled(prompt, start, end):
             tokens += self._piece(prompt.text, start, begin, inside=start > first)
@@ -271,8 +318,8 @@ class Processor:
             if any(a < match.end() and match.start() < b for a, b in prompt.content)
         ]
 
-    def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> list[tuple[int, int]]:
-        """Tokenise text[start:end]: (id, position of its last character) of each token.
+    def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> list[Token]:
+        """Tokenise text[start:end].
 
         Inside a chunk, a newline in front keeps sentencepiece's prefix space away. A tokenizer that would join this
         newline with what follows has no such space, and gets none in front.
@@ -291,7 +338,7 @@ class Processor:
             return self._piece(text, start, end, inside=False, literal=literal)
         offset = start - len(lead)
         pairs = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
-        return [(token, offset + max(b - 1, a)) for token, (a, b) in pairs if max(b - 1, a) >= len(lead)]
+        return [(token, offset + a, offset + b) for token, (a, b) in pairs if max(b - 1, a) >= len(lead)]
 
     @cached_property
     def _special(self) -> re.Pattern[str]:

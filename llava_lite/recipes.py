@@ -5,6 +5,7 @@ and exit code 2, and leaves every other exception its traceback, for it is a bug
 """
 
 import argparse
+import importlib.util
 import os
 import runpy
 import shutil
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -94,6 +96,28 @@ def launch(recipe: Path, arguments: Sequence[str], *, processes: int = 1) -> int
     finally:
         sys.argv = argv
     return 0
+
+
+def recipe_of(config: Path, name: str | None = None) -> Path:
+    """Return the recipe that a configuration is for: `name`, which may be a file of your own, or what it is called."""
+    if name is not None:
+        return Path(name) if Path(name).is_file() else find("train", name)
+    if config.stem not in names("train"):
+        raise RecipeError(f"{config}: not called after a recipe; say which it is for, as --recipe finetune")
+    return find("train", config.stem)
+
+
+def load_recipe(recipe: Path, *, needs: str = "Config") -> ModuleType:
+    """Import a recipe without running it. needs: a name that it has to have. Raises RecipeError."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{recipe.stem}", recipe)
+    if spec is None or spec.loader is None or not recipe.is_file():
+        raise RecipeError(f"{recipe}: not a Python file; give a recipe such as train/finetune.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks the names in its annotations up there
+    spec.loader.exec_module(module)
+    if needs not in vars(module):
+        raise RecipeError(f"{recipe}: has no {needs}; choose a recipe of conversations, such as align or finetune")
+    return module
 
 
 def run(main: Callable[[C], None], config: type[C]) -> None:

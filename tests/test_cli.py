@@ -1,5 +1,7 @@
 """The command line: quick to answer, quiet on standard output, and clear about what the user got wrong."""
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -8,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import llava_lite
+from llava_lite.checkpoint.folder import load_processor
 from llava_lite.cli import main
+from llava_lite.data.sample import read_sample
 from llava_lite.recipes import names
 
 
@@ -113,6 +117,113 @@ def test_an_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("llava_lite.recipes.names", interrupted)
     assert llava(monkeypatch, "list") == 130
     assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.fixture
+def weightless(llava_dir: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint without its weights."""
+    shutil.copytree(llava_dir, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def configured(weightless: Path, world: Path, clip_dir: Path, lm_dir: Path, tmp_path: Path) -> Path:
+    """A folder of align.yaml and finetune.yaml for the tiny world."""
+    parts = {"vision_tower": str(clip_dir), "language_model": str(lm_dir)}
+    for recipe, model, data in (
+        ("align", parts, "captions.json"),
+        ("finetune", {"checkpoint": str(weightless)}, "instructions.json"),
+    ):
+        data_config = {"path": str(world / data), "image_dir": str(world / "images")}
+        config = {"output_dir": str(tmp_path / recipe), "model": model, "data": data_config}
+        (tmp_path / f"{recipe}.yaml").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_inspect_shows_samples_as_a_checkpoint_encodes_them_and_needs_no_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weightless: Path, world: Path, tmp_path: Path
+) -> None:
+    data, page = str(world / "instructions.json"), tmp_path / "page.html"
+    options = ["--model", str(weightless), "--images", str(world / "images"), "-n", "3", "--out", str(page)]
+    assert llava(monkeypatch, "inspect", data, *options) == 0
+    printed = capsys.readouterr().out
+    records = json.loads(Path(data).read_text())[:3]
+    processor = load_processor(weightless)
+    for number, record in enumerate(records):
+        sample = read_sample(record, source="", number=0, image_dir=world / "images")
+        length, learnt = processor.length(sample.conversation)
+        counts = f"{length} tokens of 2,048 ({length / 2048:.0%}): {length - 16} text, 16 image; {learnt} learnt"
+        assert f"{number + 1}/3  {record['id']}  instructions.json\n{counts}\n" in printed
+        assert counts in page.read_text() and f"<h2>{record['id']} <small>" in page.read_text()
+        assert f"⟦ {record['conversations'][1]['value']}</s>⟧" in printed.replace("↵", "")
+    assert printed.endswith(f"{page}\n") and page.read_text().count("<article>") == 3
+
+
+def test_inspect_shows_samples_as_a_configuration_trains_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], configured: Path, world: Path
+) -> None:
+    out = ["--out", str(configured / "page.html"), "-n", "1"]
+    assert llava(monkeypatch, "inspect", "--config", str(configured / "align.yaml"), *out) == 0
+    caption = json.loads((world / "captions.json").read_text())[0]["conversations"][1]["value"]
+    assert f"<s>[image 64x64 -> 1 tile, 16 tokens]⟦{caption}↵\n⟧\n" in capsys.readouterr().out
+
+    finetune = ["inspect", "--config", str(configured / "finetune.yaml"), *out]
+    assert llava(monkeypatch, *finetune, "model.image_mode=anyres", "model.template=llava_v1") == 0
+    printed = capsys.readouterr().out
+    assert "a curious human" in printed and "images: anyres" in printed and "grid + base" in printed
+    assert llava(monkeypatch, *finetune, "batch.tokens=40") == 1  # such a run would end
+    assert "do not fit in 40, which ends a run" in capsys.readouterr().out
+
+    mine = configured / "mine.yaml"
+    (configured / "finetune.yaml").rename(mine)
+    captions = ["inspect", str(world / "captions.json"), "--config", str(mine), "--recipe", "finetune", *out]
+    assert llava(monkeypatch, *captions) == 0
+    assert "1/1  " in (printed := capsys.readouterr().out) and "captions.json" in printed
+
+
+def test_inspect_names_a_bad_record_shows_the_others_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weightless: Path, world: Path, tmp_path: Path
+) -> None:
+    records = json.loads((world / "instructions.json").read_text())[:3]
+    records[1]["image"] = "<script>.png"
+    (tmp_path / "mix.json").write_text(json.dumps(records))
+    options = ["--model", str(weightless), "--images", str(world / "images"), "--out", str(tmp_path / "page.html")]
+    assert llava(monkeypatch, "inspect", str(tmp_path / "mix.json"), *options) == 1
+    printed = capsys.readouterr().out
+    assert "<script>.png: cannot be read" in printed and "1 of 3 samples cannot be used" in printed
+    assert printed.count("⟧") >= 2 and "<script" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("data.json", "inspect: give either --config F"),
+        ("data.json --config F --model M", "inspect: give either --config F"),
+        ("--model {model}", "inspect: which data? name it"),
+        ("{data} --model {model} optim.lr=1", "optim.lr=1 goes with --config"),
+        ("{data} --model {model} --id nobody", "no record has the id 'nobody'; the first are: "),
+        ("{data} --model {model} --out {folder}", "is a folder; name a file"),
+        ("{folder}/gone.json --model {model}", "gone.json: no such data file"),
+        ("{data} --model {folder}", "not a checkpoint"),
+        ("--config {folder}/mine.yaml", "not called after a recipe; say which it is for, as --recipe finetune"),
+        ("--config {folder}/finetune.yaml --recipe contrastive", "has no open_processor"),
+        ("--config {folder}/finetune.yaml --recipe fintune", "did you mean finetune?"),
+        ("--config {folder}/finetune.yaml optim.lrr=1", "did you mean optim.lr?"),
+        ("--config {folder}/finetune.yaml model.image_mode=square", "model.image_mode"),
+    ],
+)
+def test_inspect_says_what_is_wrong_with_its_command(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    configured: Path,
+    world: Path,
+    command: str,
+    expected: str,
+) -> None:
+    words = command.format(folder=configured, model=configured / "model", data=world / "instructions.json").split()
+    assert llava(monkeypatch, "inspect", *words) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and expected in error and len(error.splitlines()) <= 5
 
 
 def test_ask_prints_the_answer_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import ast
 import graphlib
-import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ import pytest
 
 import llava_lite
 from llava_lite.config import read_config
+from llava_lite.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
 ANY = frozenset({"*"})
@@ -252,10 +252,4 @@ def test_every_yaml_parses_with_its_recipe(path: Path) -> None:
 
 def config_of(recipe: Path) -> type:
     """Load a recipe without running it and return its Config."""
-    name = f"recipe_{recipe.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, recipe)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name].Config
+    return load_recipe(recipe).Config

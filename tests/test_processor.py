@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as PilImage
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -17,6 +19,8 @@ from llava_lite.images.loading import ImageError
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.processor import IGNORE, Example, Processor, ProcessorError, prepare_tokenizer
+from tests.conversation.test_template_properties import fitting
+from tests.strategies import ANY, conversations
 
 P = 16
 RED, BLUE = (PilImage.new("RGB", (24, 16), color) for color in ("red", "blue"))
@@ -181,6 +185,51 @@ def test_length_is_what_encode_gives(processor: Processor, conversation: Convers
     example = processor.encode(conversation)
     assert processor.length(conversation) == (len(example.input_ids), int((example.labels[1:] != IGNORE).sum()))
     assert processor.num_tokens(conversation) == len(example.input_ids)
+
+
+PICTURES = {"a.png": RED, "b.png": PilImage.new("RGB", (70, 40), "green")}
+
+
+def seeing(conversation: Conversation) -> Conversation:
+    """The drawn conversation with pictures in place of their names."""
+    messages = (
+        Message(m.role, tuple(Image(PICTURES[str(p.source)]) if isinstance(p, Image) else p for p in m.content))
+        for m in conversation.messages
+    )
+    return replace(conversation, messages=tuple(messages))
+
+
+@ANY
+@given(
+    row=st.sampled_from(list(TEMPLATES.values())),
+    drawn=conversations(images=True),
+    mode=st.sampled_from(["pad", "anyres", "anyres_max_1"]),
+    max_length=st.one_of(st.none(), st.integers(0, 150)),
+)
+def test_pieces_are_what_encode_gives_and_what_the_template_wrote(
+    row_processor: Processor, row: ChatTemplate, drawn: Conversation, mode: str, max_length: int | None
+) -> None:
+    conversation = seeing(fitting(row, drawn))
+    processor = row_processor.with_template(row).with_image_mode(mode)
+    pieces, example = processor.pieces(conversation, max_length), processor.encode(conversation, max_length)
+    ids = [token for piece in pieces for token in piece.ids]
+    assert ids == example.input_ids.tolist()
+    learnt = [piece.learnt for piece in pieces for _ in piece.ids]
+    assert learnt == (example.labels != IGNORE).tolist()
+
+    written = "<s>" * processor.writes_bos + row.render(conversation).text
+    text = "".join(piece.text for piece in pieces)
+    assert text == written if max_length is None else written.startswith(text)
+    shown = [piece for piece in pieces if piece.image]
+    assert [piece.image for piece in shown] == list(conversation.images[: len(shown)])
+    assert all(piece.text == "<image>" and len(piece.layout.index) == len(piece.ids) for piece in shown)
+    assert sum(piece.layout.num_tiles for piece in shown) >= len(example.pixel_values)
+
+
+def test_a_character_of_several_tokens_is_one_piece(row_processor: Processor) -> None:
+    pieces = row_processor.pieces(Conversation().ask("a🦙b").answer("é"))
+    several = {piece.text: (len(piece.ids), piece.learnt) for piece in pieces if len(piece.ids) > 1}
+    assert several["🦙"] == (4, False) and several["é"] == (2, True)
 
 
 def picture(width: int, height: int) -> PilImage.Image:

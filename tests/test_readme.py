@@ -61,6 +61,11 @@ def check_llava(words: list[str]) -> None:
     if words[0] == "train" and not given["help"]:
         config = ["--config", str(given["config"])] if given["config"] else []
         check_recipe(recipes.find("train", given["recipe"]), [*config, *(given["overrides"] or [])])
+    if words[0] == "inspect" and given["config"]:
+        recipe = recipes.recipe_of(given["config"], given["recipe"])
+        recipes.load_recipe(recipe, needs="open_processor")
+        overrides = [word for word in given["words"] or [] if "=" in word]
+        check_recipe(recipe, ["--config", str(given["config"]), *overrides])
     for name in given["names"] if words[0] == "eval" else []:
         recipes.find("eval", name)
     if words[0] == "copy":
@@ -137,6 +142,9 @@ def test_the_imports_of_the_readme_resolve(source: str) -> None:
         "llava-lite eval popp --model m --data d",
         "llava-lite eval pope --model m --data d --batchsize 3",
         "llava-lite copy train/aling.py mine.py",
+        "llava-lite inspect --config configs/demo/finetun.yaml",
+        "llava-lite inspect --config configs/demo/contrastive.yaml",
+        "llava-lite inspect --config configs/demo/finetune.yaml optim.lrr=1",
         "make demos",
         "make demo DEMO_ARG=--short",
         "python train/aling.py",

@@ -12,7 +12,7 @@ import torch
 
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import load, save
-from llava_lite.checkpoint.parts import Parts, assemble
+from llava_lite.checkpoint.parts import Parts, assemble, make_processor
 from llava_lite.config import Strict
 from llava_lite.conversation.families import find_template
 from llava_lite.data.dataset import InstructionDataset
@@ -20,6 +20,7 @@ from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.steps import plan_steps
 from llava_lite.images.layout import ImageMode
+from llava_lite.processor import Processor
 from llava_lite.recipes import run
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import PlainEngine
@@ -53,6 +54,16 @@ class Config(RunConfig):
     loader: LoaderConfig = LoaderConfig()
 
 
+def open_processor(config: Config) -> Processor:
+    """Open what makes tensors of this stage's data, without weights, for `llava-lite inspect`."""
+    return as_captions(make_processor(Parts(**config.model.model_dump())))
+
+
+def as_captions(processor: Processor) -> Processor:
+    """Write the image and its caption alone; the result is asked with the template that the processor had."""
+    return processor.with_template(find_template("plain"))
+
+
 def main(config: Config) -> None:
     """Align, and write the projector to output_dir."""
     distributed.start()
@@ -70,9 +81,8 @@ def main(config: Config) -> None:
 
     dataset = InstructionDataset(
         config.data,
-        processor.with_template(find_template("plain")),
+        as_captions(processor),
         row_tokens=config.batch.tokens,
-        max_positions=model.max_position_embeddings,
         exact=config.batch.rows is not None,
     )
     dataset.write_lineage(config.output_dir)

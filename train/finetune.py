@@ -11,8 +11,8 @@ The vision tower stays frozen. LLaVA-1.5: 665K conversations, one epoch, 128 sam
 import torch
 
 from llava_lite import distributed
-from llava_lite.checkpoint.folder import load, save
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline
+from llava_lite.checkpoint.folder import load, load_processor, save
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline, make_processor
 from llava_lite.config import Strict
 from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
@@ -62,16 +62,37 @@ def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
     """Open the checkpoint, or join the parts."""
     dtype = distributed.dtype()
     if config.checkpoint is None:
-        if config.language_model is None:
-            raise CheckpointError("nothing to start from; set model.checkpoint or model.language_model")
-        return assemble(Parts(**config.model_dump(exclude={"checkpoint"})), dtype=dtype)
-    where = {"vision_tower": config.vision_tower, "language_model": config.language_model}
-    model, processor = load(config.checkpoint, dtype=dtype, **where)
-    processor = processor.with_image_mode(config.image_mode)
+        return assemble(list_parts(config), dtype=dtype)
+    model, processor = load(config.checkpoint, dtype=dtype, **find_again(config))
+    processor = adapt(processor, config)
     fit_newline(model, processor)
+    return model, processor
+
+
+def open_processor(config: Config) -> Processor:
+    """Open what makes tensors of this stage's data, without weights, for `llava-lite inspect`."""
+    start = config.model
+    if start.checkpoint is None:
+        return make_processor(list_parts(start))
+    return adapt(load_processor(start.checkpoint, **find_again(start)), start)
+
+
+def list_parts(config: ModelConfig) -> Parts:
+    if config.language_model is None:
+        raise CheckpointError("nothing to start from; set model.checkpoint or model.language_model")
+    return Parts(**config.model_dump(exclude={"checkpoint"}))
+
+
+def find_again(config: ModelConfig) -> dict[str, str | None]:
+    return {"vision_tower": config.vision_tower, "language_model": config.language_model}
+
+
+def adapt(processor: Processor, config: ModelConfig) -> Processor:
+    """Give a checkpoint's processor the image mode and the template of this stage."""
+    processor = processor.with_image_mode(config.image_mode)
     if config.template is None:
-        return model, processor
-    return model, processor.with_template(choose_template(config.template, processor.tokenizer))
+        return processor
+    return processor.with_template(choose_template(config.template, processor.tokenizer))
 
 
 def main(config: Config) -> None:
@@ -89,7 +110,6 @@ def main(config: Config) -> None:
         config.data,
         processor,
         row_tokens=config.batch.tokens,
-        max_positions=model.max_position_embeddings,
         exact=config.batch.rows is not None,
     )
     dataset.write_lineage(config.output_dir)

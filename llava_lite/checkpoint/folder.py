@@ -43,7 +43,7 @@ from llava_lite.conversation.families import find_template, record_template
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import find_language_family, load_tokenizer, longest_sequence
 from llava_lite.models.llava import Llava
-from llava_lite.models.pretrained import complain_of_weights, read_part_config
+from llava_lite.models.pretrained import complain_of_weights
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import TOWERS, VisionTower
 from llava_lite.processor import Processor, prepare_tokenizer
@@ -118,22 +118,8 @@ def load_processor(
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
         return make_processor(parts)
     if config["model_type"] in ("llava", "llava_lite"):
-        return _whole_processor(folder, _sub_config(config["vision_config"]), about)
+        return _whole_processor(folder, config)
     return make_processor(Parts(None, str(folder), template=about.get("template")))
-
-
-def max_positions(folder: str | Path) -> int:
-    """Return the longest document, in tokens, that the language model of a checkpoint takes. Raises as `load`."""
-    folder = Path(folder)
-    config = read_config(folder)
-    about = config.get("llava_lite", {})
-    if "parts" in about:
-        text_config = read_part_config(find_parts(about["parts"], folder).language_model)
-    elif config["model_type"] in ("llava", "llava_lite"):
-        text_config = _sub_config(config["text_config"])
-    else:
-        text_config = read_part_config(str(folder))
-    return longest_sequence(text_config.get_text_config())
 
 
 def read_config(folder: Path) -> dict:
@@ -196,7 +182,7 @@ def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
 def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> tuple[Llava, Processor]:
     vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     find_language_family(text_config.model_type, folder)
-    processor = _whole_processor(folder, vision_config, about)
+    processor = _whole_processor(folder, config)
     with no_init_weights():
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
         language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
@@ -217,7 +203,9 @@ def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> 
     return model, processor
 
 
-def _whole_processor(folder: Path, vision_config: PretrainedConfig, about: dict) -> Processor:
+def _whole_processor(folder: Path, config: dict) -> Processor:
+    about = config["llava_lite"]
+    vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     tokenizer = load_tokenizer(str(folder))
     prepare_tokenizer(tokenizer, image=True)
     transform = ImageTransform.from_tower(folder, about.get("image_mode"))
@@ -229,6 +217,7 @@ def _whole_processor(folder: Path, vision_config: PretrainedConfig, about: dict)
         transform=transform,
         num_patches=count_visual_tokens(vision_config, about["projector"], transform),
         bos=about["bos"],
+        max_positions=longest_sequence(text_config),
     )
 
 

@@ -23,6 +23,7 @@ from llava_lite.models.language_model import (
     fit_embeddings,
     load_language_model,
     load_tokenizer,
+    longest_sequence,
 )
 from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import read_part_config
@@ -81,7 +82,8 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
 
 def make_processor(parts: Parts) -> Processor:
     """Make the processor that `assemble` gives; reads no weights. Raises what `assemble` raises."""
-    family = find_language_family(read_part_config(parts.language_model).model_type, parts.language_model)
+    config = read_part_config(parts.language_model)
+    family = find_language_family(config.model_type, parts.language_model)
     tokenizer = load_tokenizer(parts.language_model)
     bos = prepare_tokenizer(tokenizer, image=parts.vision_tower is not None)
     transform, num_patches = None, 0
@@ -94,6 +96,7 @@ def make_processor(parts: Parts) -> Processor:
         transform=transform,
         num_patches=num_patches,
         bos=bos,
+        max_positions=longest_sequence(config),
     )
 
 

@@ -33,12 +33,17 @@ class LeftOut:
     why: str
 
 
+def longest_sample(config: DataConfig, processor: Processor, *, row_tokens: int) -> int:
+    """Return how many tokens a sample may have: what the config says, but no more than a row and the model hold."""
+    limits = (config.max_length, row_tokens, processor.max_positions)
+    return min(limit for limit in limits if limit is not None)
+
+
 class InstructionDataset:
     """The samples of a mixture that can be learnt from, each of at most `max_length` tokens.
 
-    row_tokens: what a row holds; max_positions: what the language model has positions for; exact: measure all lengths
-    now, because rows are packed across steps. Raises SampleError where the config lets bad or too long records end
-    the run.
+    row_tokens: what a row holds; exact: measure all lengths now, because rows are packed across steps. Raises
+    SampleError where the config lets bad or too long records end the run.
     """
 
     def __init__(
@@ -47,12 +52,11 @@ class InstructionDataset:
         processor: Processor,
         *,
         row_tokens: int,
-        max_positions: int | None = None,
         exact: bool = False,
     ) -> None:
         self.config = config
         self.processor = processor
-        self.max_length = min(limit for limit in (config.max_length, row_tokens, max_positions) if limit is not None)
+        self.max_length = longest_sample(config, processor, row_tokens=row_tokens)
         self.mixture = Mixture(config)
         plan = make_plan(self.mixture, processor, limit=self.max_length, exact=exact)
         self._lengths = plan.lengths

@@ -156,11 +156,15 @@ class Mixture:
 
     def name(self, entry: int) -> str:
         """Return what messages call an entry, without needing that it can be read."""
-        source, number = self.sources[self.source_of[entry]], int(self.record_of[entry])
+        return sample_name(self.entry_id(entry), self.sources[self.source_of[entry]].name)
+
+    def entry_id(self, entry: int) -> str:
+        """Return the id of an entry's record, or its place where it has none or cannot be read."""
+        number = int(self.record_of[entry])
         try:
-            return sample_name(record_id(source.record(number), number), source.name)
+            return record_id(self.sources[self.source_of[entry]].record(number), number)
         except SampleError:
-            return sample_name(str(number), source.name)
+            return str(number)
 
     def lineage(self) -> list[dict[str, object]]:
         """Say for each source what was taken of it."""
@@ -196,6 +200,15 @@ def select(num_records: int, take: str, repeat: float, generator: torch.Generato
     whole = int(repeat)
     part = torch.randperm(len(chosen), generator=generator)[: round((repeat - whole) * len(chosen))].numpy()
     return np.concatenate([*[chosen] * whole, chosen[np.sort(part)]])
+
+
+def with_data(config: DataConfig, path: Path | None, image_dir: Path | None) -> DataConfig:
+    """Return the same settings for other data, where a path is given, and another image folder."""
+    if path is not None:
+        config = config.model_copy(update={"path": path, "sources": ()})
+    if image_dir is not None and config.sources:
+        raise SampleError(f"image folder {image_dir}: each of data.sources has its own; name the data as well")
+    return config if image_dir is None else config.model_copy(update={"image_dir": image_dir})
 
 
 def list_sources(config: DataConfig) -> list[SourceConfig]:

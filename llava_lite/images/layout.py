@@ -87,11 +87,13 @@ class Layout:
     num_tiles: N
     index:     int64 [K], rows of the N * P' projected patches, or NEWLINE; [K, 4] where tokens lie between patches
     weight:    float32 [K, 4], what each of the four counts; None with one row a token
+    grid:      the tiles across and down that follow the base view; None where there is one tile alone
     """
 
     num_tiles: int
     index: np.ndarray
     weight: np.ndarray | None = None
+    grid: Size | None = None
 
 
 def lay_out(image_size: Size | None, mode: str, *, tile_size: int, num_patches: int) -> Layout:
@@ -112,7 +114,7 @@ def lay_out(image_size: Size | None, mode: str, *, tile_size: int, num_patches: 
     size = _thin(mosaic.shape, mode, num_patches)
     if size == mosaic.shape:
         rows = np.pad(mosaic, ((0, 0), (0, 1)), constant_values=NEWLINE)
-        return Layout(1 + across * down, np.concatenate([base, rows.ravel()]))
+        return Layout(1 + across * down, np.concatenate([base, rows.ravel()]), grid=(across, down))
     taps, weight = _interpolate(mosaic, size)
     taps = np.pad(taps, ((0, 0), (0, 1), (0, 0)), constant_values=NEWLINE)
     weight = np.pad(weight, ((0, 0), (0, 1), (0, 0)))
@@ -121,6 +123,7 @@ def lay_out(image_size: Size | None, mode: str, *, tile_size: int, num_patches: 
         1 + across * down,
         np.concatenate([np.repeat(base[:, None], 4, axis=1), taps.reshape(-1, 4)]),
         np.concatenate([np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (num_patches, 1)), weight.reshape(-1, 4)]),
+        grid=(across, down),
     )
 
 

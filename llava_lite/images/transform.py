@@ -140,6 +140,12 @@ class ImageTransform:
             np.take(table, tiles[..., channel], out=pixels[:, channel], mode="clip")
         return torch.from_numpy(pixels)
 
+    def restore(self, pixel_values: torch.Tensor) -> np.ndarray:
+        """Return tiles, float32 [N, 3, H, W], as the pictures that they were made of: uint8 [N, H, W, 3]."""
+        mean, std = (np.array(x, dtype=np.float64) for x in (self.tower.mean, self.tower.std))
+        values = (pixel_values.permute(0, 2, 3, 1).double().numpy() * std + mean) / self.tower.rescale_factor
+        return values.round().clip(0, 255).astype(np.uint8)
+
     def _square(self, image: PilImage.Image) -> PilImage.Image:
         """Make one tile of a whole picture, or of its centre."""
         size = (self.size, self.size)

@@ -11,7 +11,6 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from llava_lite.models import attention
-from llava_lite.models.language_model import longest_sequence
 from llava_lite.models.loss import IGNORE, Loss, token_loss
 from llava_lite.models.projector import Projector
 from llava_lite.models.vision_tower import VisionTower
@@ -43,11 +42,6 @@ class Llava(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.language_model.device
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The longest document, in tokens, that the language model takes."""
-        return longest_sequence(self.language_model.config)
 
     def parts(self) -> dict[str, nn.Module]:
         """The parts there are, by name."""

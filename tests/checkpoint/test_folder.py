@@ -65,6 +65,7 @@ def test_the_processor_alone_is_the_one_that_comes_with_the_model(
     folder = lm_dir if kind == "language model" else tmp_path
     alone, whole = load_processor(folder), load(folder, dtype=torch.float32)[1]
     assert alone.fingerprint == whole.fingerprint and alone.transform == whole.transform
+    assert alone.max_positions == whole.max_positions == 2048
 
 
 def test_a_towers_own_resize_survives_a_mode_that_does_not_use_it(parts: Parts, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from llava_lite.checkpoint.folder import load, max_positions, save
+from llava_lite.checkpoint.folder import load, load_processor, save
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.conversation.families import find_template
 from llava_lite.data import plan
@@ -30,6 +30,7 @@ from llava_lite.data.doctor.report import BAD, TEXT, data_config, source_table, 
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.records import SampleError
 from llava_lite.data.sample import read_sample
+from llava_lite.models.language_model import longest_sequence
 from llava_lite.processor import Processor
 from tests.data.faulty import CORPUS, DECODED, PLAIN, TALK, Mutation, World, encoded, paint
 from tests.test_cli import llava
@@ -318,7 +319,8 @@ def test_the_limit_of_a_checkpoint_is_its_language_models(
     torch.manual_seed(0)
     save(tmp_path / "align", *assemble(parts, dtype=torch.float32), parts=parts)
     for folder in (llava_dir, lm_dir, tmp_path / "align"):
-        assert max_positions(folder) == load(folder, dtype=torch.float32)[0].max_position_embeddings
+        model, _ = load(folder, dtype=torch.float32)
+        assert load_processor(folder).max_positions == longest_sequence(model.language_model.config)
 
 
 # --- across data

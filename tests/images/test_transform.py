@@ -122,6 +122,14 @@ def test_pixels_are_bit_equal_to_the_originals(clip_dir: Path, mode: str, size: 
     assert torch.equal(tiles, original(square, return_tensors="pt")["pixel_values"])
 
 
+@pytest.mark.parametrize("file", [CLIP_FILE, SIGLIP_FILE, DINO_FILE])
+def test_tiles_are_restored_bit_by_bit(tmp_path: Path, file: dict) -> None:
+    transform = ImageTransform.from_tower(write_tower(tmp_path, file), "resize")
+    image = noise(transform.size, transform.size)
+    assert len(np.unique(image)) == 256
+    assert np.array_equal(transform.restore(transform(image)), np.asarray(image)[None])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_resize_is_siglips_own_processor(tmp_path: Path, size: tuple[int, int]) -> None:
     image = noise(*size)

@@ -202,7 +202,7 @@ def test_a_text_only_model_is_a_plain_folder_of_its_type(family: Family, tmp_pat
 
 
 def test_the_longest_document_is_what_the_config_says(family: Family) -> None:
-    assert family.model.max_position_embeddings == 2048
+    assert family.processor.max_positions == 2048
 
 
 def test_positions_that_stretch_bound_a_document_by_where_they_begin_to(
@@ -213,8 +213,8 @@ def test_positions_that_stretch_bound_a_document_by_where_they_begin_to(
     sizes = {"original_max_position_embeddings": 32, "max_position_embeddings": 256, "rope_parameters": stretch}
     phi3 = LANGUAGES["phi3"]
     write_language(tmp_path, replace(phi3, config={**phi3.config, **sizes}), lm_dir)
-    model, _ = assemble(Parts(str(clip_dir), str(tmp_path), template="vicuna_v1"), dtype=torch.float32)
-    assert model.max_position_embeddings == 32
+    model, processor = assemble(Parts(str(clip_dir), str(tmp_path), template="vicuna_v1"), dtype=torch.float32)
+    assert processor.max_positions == 32
     short = example(model, 10)
     alone, beside_32, beside_33 = (
         logits_of(model, batch_of(short, *others))[0, :10]

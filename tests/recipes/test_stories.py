@@ -11,7 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from llava_lite import recipes
-from llava_lite.checkpoint.folder import load
+from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.parts import Parts
+from llava_lite.config import read_config
+from llava_lite.data.mixture import DataConfig
+from llava_lite.processor import Processor
+from tests.conftest import assemble_lively
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., int]
@@ -81,6 +86,54 @@ def test_the_tokenizers_own_template_is_trained_where_the_recipe_says_so(
     aligned, finetuned = (load(tmp_path / name, dtype=torch.float32)[1].template for name in ("align", "finetune"))
     assert aligned == finetuned and finetuned.user == "user says {}</s>assistant says "
     assert train("finetune", here, f"model.checkpoint={tmp_path / 'align'}", "model.template=qwen_2") == 2
+
+
+class Seen(Exception):
+    """Ends a run once its data has met its processor."""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("align", []),
+        ("align", ["model.image_mode=anyres", "model.projector=pool2_mlp2x_gelu"]),
+        ("finetune", []),
+        ("finetune", ["model.vision_tower=null"]),
+        ("finetune", ["model.checkpoint={llava}", "model.vision_tower=null", "model.language_model=null"]),
+        ("finetune", ["model.checkpoint={align}"]),
+        ("finetune", ["model.checkpoint={align}", "model.image_mode=anyres", "model.template=llava_v1"]),
+    ],
+)
+def test_inspect_opens_the_very_processor_that_the_data_of_a_run_meets(
+    parts: Parts,
+    llava_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    overrides: list[str],
+) -> None:
+    if "{align}" in str(overrides):
+        save(tmp_path / "align", *assemble_lively(parts), parts=parts)
+    module = recipes.load_recipe(recipes.find("train", recipe))
+    given = [
+        f"output_dir={tmp_path / recipe}",
+        f"model.vision_tower={parts.vision_tower}",
+        f"model.language_model={parts.language_model}",
+        *(override.format(align=tmp_path / "align", llava=llava_dir) for override in overrides),
+    ]
+    config = read_config(module.Config, None, given)
+    met = []
+
+    def meet(data: DataConfig, processor: Processor, **options: object) -> None:
+        met.append(processor)
+        raise Seen
+
+    monkeypatch.setattr(module, "InstructionDataset", meet)
+    with pytest.raises(Seen):
+        module.main(config)
+    alone = module.open_processor(config)
+    assert alone.fingerprint == met[0].fingerprint and alone.transform == met[0].transform
+    assert alone.template == met[0].template and alone.max_positions == met[0].max_positions == 2048
 
 
 def test_finetune_starts_from_what_align_learnt(train: Command, tmp_path: Path) -> None:
