@@ -12,9 +12,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from llava_lite.conversation.message import Conversation, Image
@@ -24,9 +26,6 @@ from llava_lite.images.loading import image_size, load_image
 from llava_lite.images.transform import ImageTransform
 
 IGNORE = -100
-
-Token = tuple[int, int, int]
-"""An id, and where in the text of its prompt it starts and ends; a token may have no text of its own."""
 
 
 class ProcessorError(ValueError):
@@ -149,8 +148,8 @@ class Processor:
         index = [torch.from_numpy(layout.index) for layout in layouts]
         weights = [torch.from_numpy(layout.weight) for layout in layouts if layout.weight is not None]
         example = Example(
-            input_ids=torch.tensor(ids, dtype=torch.long),
-            labels=torch.tensor(labels, dtype=torch.long),
+            input_ids=torch.from_numpy(ids),
+            labels=torch.from_numpy(labels),
             pixel_values=torch.cat(tiles) if tiles else torch.zeros(0, 3, side, side),
             patch_index=_join_index(index, [layout.num_tiles * self.num_patches for layout in layouts]),
             patch_weight=weights[0] if weights else None,  # only a picture alone has weights
@@ -165,8 +164,9 @@ class Processor:
         """
         prompt = self._render(conversation)
         layouts = self._layouts(prompt)
-        ids, labels, spans = self._tokens(prompt, [len(layout.index) for layout in layouts])
-        end = self._end(ids, max_length)
+        tokens = self._tokens(prompt, [len(layout.index) for layout in layouts])
+        end = self._end(tokens[0], max_length)
+        ids, labels, spans = (values.tolist() for values in tokens)
         firsts, texts, shown = list[int](), list[str](), 0
         for place, (start, stop) in enumerate(spans[:end]):
             if stop > shown or start == stop:  # else it is one more token of the same character or image
@@ -190,21 +190,18 @@ class Processor:
         prompt = self._render(conversation)
         ids, labels, _ = self._tokens(prompt, [len(layout.index) for layout in self._layouts(prompt)])
         end = self._end(ids, max_length)
-        return end, sum(label != IGNORE for label in labels[1:end])
+        return end, int((labels[1:end] != IGNORE).sum())
 
     def num_tokens(self, conversation: Conversation) -> int:
-        """Return how many tokens a conversation has: `length`, several times as fast. Raises as `encode` does."""
+        """Return how many tokens a conversation has: `length`, in half the time. Raises as `encode` does."""
         prompt = self._render(conversation)
         marks = [mark for mark, _ in prompt.images]
         starts, ends = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(prompt.text)]
         if any(self._spelled(prompt, start, end) for start, end in zip(starts, ends, strict=True)):
             return self.length(conversation)[0]
         chunks = [prompt.text[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
-        backend = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = False  # what `_piece` asks of it, and may have asked otherwise
-        backend.no_truncation()
-        backend.no_padding()
-        num_text = sum(len(encoding) for encoding in backend.encode_batch_fast(chunks, add_special_tokens=False))
+        encodings = self._backend(literal=False).encode_batch_fast(chunks, add_special_tokens=False)
+        num_text = sum(map(len, encodings))
         num_visual = sum(len(layout.index) for layout in self._layouts(prompt))
         return self.writes_bos + num_text + num_visual
 
@@ -260,7 +257,7 @@ class Processor:
         assert self.transform is not None
         return lay_out(size, self.transform.mode, tile_size=self.transform.size, num_patches=self.num_patches)
 
-    def _end(self, ids: Sequence[int], max_length: int | None) -> int:
+    def _end(self, ids: np.ndarray, max_length: int | None) -> int:
         """Return where to cut to get at most max_length tokens: there, or in front of the images it would fall into."""
         if max_length is None or len(ids) <= max_length:
             return len(ids)
@@ -284,31 +281,34 @@ class Processor:
             patch_weight=None if example.patch_weight is None else example.patch_weight[:num_visual],
         )
 
-    def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[list[int], list[int], list[Span]]:
-        """Return ids, labels and spans of the text of a prompt whose images take that many visual tokens each."""
-        tokens: list[Token] = []
+    def _tokens(self, prompt: Prompt, visual_tokens: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokenise a prompt whose images take that many visual tokens each.
+
+        Returns ids [T], labels [T] and spans of the text [T, 2], all int64.
+        """
+        bos = [[int(self.tokenizer.bos_token_id), 0, 0]] if self.writes_bos else []
+        parts = [np.array(bos, dtype=np.int64).reshape(-1, 3)]
         start = 0
         for ((mark, end), _), count in zip(prompt.images, visual_tokens, strict=True):
-            tokens += self._chunk(prompt, start, mark) + [(self.image_token_id, mark, end)] * count
+            parts += [*self._chunk(prompt, start, mark), np.tile([self.image_token_id, mark, end], (count, 1))]
             start = end
-        tokens += self._chunk(prompt, start, len(prompt.text))
-        learnt = bytearray(len(prompt.text) + 1)
+        parts += self._chunk(prompt, start, len(prompt.text))
+        ids, starts, ends = np.ascontiguousarray(np.concatenate(parts).T)
+        learnt = np.zeros(len(prompt.text) + 1, dtype=bool)
         for start, end in prompt.answers:
-            learnt[start:end] = b"\1" * (end - start)
-        bos = [int(self.tokenizer.bos_token_id)] if self.writes_bos else []
-        ids = bos + [token for token, _, _ in tokens]
-        labels = [IGNORE] * len(bos) + [token if learnt[max(b - 1, a)] else IGNORE for token, a, b in tokens]
-        return ids, labels, [(0, 0)] * len(bos) + [(a, b) for _, a, b in tokens]
+            learnt[start:end] = True
+        labels = np.where(learnt[np.maximum(ends - 1, starts)], ids, IGNORE)
+        return ids, labels, np.stack([starts, ends], axis=1)
 
-    def _chunk(self, prompt: Prompt, start: int, end: int) -> list[Token]:
+    def _chunk(self, prompt: Prompt, start: int, end: int) -> list[np.ndarray]:
         """Tokenise a stretch of text between images; what spells a special token in people's words is cut out."""
-        tokens: list[Token] = []
+        parts: list[np.ndarray] = []
         first = start
         for begin, after in self._spelled(prompt, start, end):
-            tokens += self._piece(prompt.text, start, begin, inside=start > first)
-            tokens += self._piece(prompt.text, begin, after, inside=begin > first, literal=True)
+            parts.append(self._piece(prompt.text, start, begin, inside=start > first))
+            parts.append(self._piece(prompt.text, begin, after, inside=begin > first, literal=True))
             start = after
-        return tokens + self._piece(prompt.text, start, end, inside=start > first)
+        return [*parts, self._piece(prompt.text, start, end, inside=start > first)]
 
     def _spelled(self, prompt: Prompt, start: int, end: int) -> list[Span]:
         """Find what spells a special token in people's words."""
@@ -318,27 +318,29 @@ class Processor:
             if any(a < match.end() and match.start() < b for a, b in prompt.content)
         ]
 
-    def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> list[Token]:
-        """Tokenise text[start:end].
+    def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> np.ndarray:
+        """Tokenise text[start:end]: int64 [n, 3], of each token its id, and where its text starts and ends.
 
         Inside a chunk, a newline in front keeps sentencepiece's prefix space away. A tokenizer that would join this
         newline with what follows has no such space, and gets none in front.
         """
         if start == end:
-            return []
+            return np.zeros((0, 3), dtype=np.int64)
         lead = "\n" if inside else ""
-        encoding = self.tokenizer(
-            lead + text[start:end],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            split_special_tokens=literal,
-            verbose=False,
-        )
-        if any(a < len(lead) < b for a, b in encoding["offset_mapping"]):
+        encoding = self._backend(literal).encode(lead + text[start:end], add_special_tokens=False)
+        offsets = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64).reshape(-1, 2)
+        if ((offsets[:, 0] < len(lead)) & (offsets[:, 1] > len(lead)) & inside).any():
             return self._piece(text, start, end, inside=False, literal=literal)
-        offset = start - len(lead)
-        pairs = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
-        return [(token, offset + a, offset + b) for token, (a, b) in pairs if max(b - 1, a) >= len(lead)]
+        tokens = np.column_stack([np.array(encoding.ids, dtype=np.int64), offsets + (start - len(lead))])
+        return tokens[np.maximum(offsets[:, 1] - 1, offsets[:, 0]) >= len(lead)]
+
+    def _backend(self, literal: bool) -> Tokenizer:
+        """Return the tokenizer's own engine, cutting nothing off. literal: what spells a special token is text."""
+        backend: Tokenizer = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = literal
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
