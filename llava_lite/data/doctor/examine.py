@@ -19,6 +19,7 @@ import numpy as np
 
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.conversation.template import IMAGE_MARK
+from llava_lite.data.doctor.compare import ROW, compare_records, find_in
 from llava_lite.data.doctor.faults import FAULTS, Finding, Note
 from llava_lite.data.doctor.held_out import HeldOut
 from llava_lite.data.doctor.picture import Look, key_of, look_at
@@ -31,22 +32,7 @@ from llava_lite.data.sample import read_sample, record_id
 from llava_lite.images.loading import FileSlice, ImageError
 from llava_lite.processor import Processor, ProcessorError
 
-ROW = np.dtype(
-    [
-        ("source", "i2"),
-        ("number", "i8"),
-        ("length", "i4"),  # tokens, or characters without a processor; 0: could not be measured
-        ("learnt", "i4"),
-        ("answers", "i4"),  # characters
-        ("turns", "i2"),  # questions
-        ("images", "i2"),
-        ("id", "u8"),  # from here on keys of content, see `key_of`; 0: there is none
-        ("talk", "u8"),
-        ("shown", "u8"),
-    ]
-)
 _SHOWN = np.dtype([("source", "i2"), ("number", "i8"), ("slot", "i2"), ("key", "u8")])
-_COPIED = 200  # characters of answers from which on two images hardly have the same by chance
 _FEW_RECORDS = 10
 _MANY_ANSWERS = 50
 _CONSTANT = 0.95
@@ -118,7 +104,7 @@ def examine(config: DataConfig, rules: Rules, evals: Sequence[Path] = ()) -> tup
         sources[number] = source
     report.rows = np.concatenate(rows)
     _look_at_images(np.concatenate(shown), sources, report, held_out)
-    report.findings += _compare_records(report, sources)
+    report.findings += compare_records(report.rows, sources)
     order = {source: place for place, source in enumerate(report.sources)}
     report.findings.sort(key=lambda f: (order.get(f.source, -1), -1 if f.number is None else f.number))
     report.seconds = time.monotonic() - start
@@ -310,7 +296,7 @@ def _look_at_images(shown: np.ndarray, sources: dict[int, Source], report: Repor
         if twin:
             here, there = shown[first_of[number]], shown[first_of[earlier]]
             detail = f"{_image_name(here, sources)} has the content of {_image_name(there, sources)}"
-            report.findings.append(_finding("duplicate-image", here, sources, detail))
+            report.findings.append(find_in("duplicate-image", here, sources, detail))
 
 
 def _look_at_chunk(sources: dict[int, Source], full: bool, sizes: frozenset[int], chunk: np.ndarray) -> list[Look]:
@@ -334,55 +320,17 @@ def _image_name(entry: np.void, sources: dict[int, Source]) -> str:
     return name_image(images[entry["slot"]], int(entry["slot"]), source)
 
 
-def _finding(kind: str, entry: np.void, sources: dict[int, Source], detail: str) -> Finding:
-    source, number = sources[entry["source"]], int(entry["number"])
-    return Finding(kind, source.name, number, record_id(source.record(number), number), detail)
-
-
 def _tell(entry: np.void, look: Look, digest: int, sources: dict[int, Source], held_out: HeldOut) -> Iterator[Finding]:
     """Tell a record what was seen of an image it shows."""
     for kind, detail in look.notes:
-        yield _finding(kind, entry, sources, detail)
+        yield find_in(kind, entry, sources, detail)
     if digest in held_out.images:
         source = sources[entry["source"]]
         reading = inspect_record(source.record(int(entry["number"])), source.image_dir)
         same = held_out.images[digest] & {key_of(asked) for asked in questions(reading.turns)}
         kind = "eval-overlap" if same else "eval-image"
         what = "image and question" if same else "image"
-        yield _finding(kind, entry, sources, f"an evaluation has this {what}: {_image_name(entry, sources)}")
-
-
-def _compare_records(report: Report, sources: dict[int, Source]) -> Iterator[Finding]:
-    """Tell which records repeat others."""
-    rows = report.rows
-    pairs = np.stack([rows["talk"], rows["shown"]], axis=1)
-    told = np.zeros(len(rows), dtype=bool)
-    for row, first in _repeated(np.unique(pairs, axis=0, return_inverse=True)[1].ravel(), rows["talk"] != 0):
-        told[row] = True
-        yield _finding("duplicate-record", rows[row], sources, f"the same as {_place(rows[first], sources)}")
-    ids = np.stack([rows["source"].astype(np.uint64), rows["id"]], axis=1)
-    for row, first in _repeated(np.unique(ids, axis=0, return_inverse=True)[1].ravel(), (rows["id"] != 0) & ~told):
-        if rows["shown"][row] == 0 or rows["shown"][row] != rows["shown"][first]:  # LLaVA's ids are those of images
-            yield _finding("duplicate-id", rows[row], sources, f"the id of {_place(rows[first], sources)}")
-    long = (rows["images"] > 0) & (rows["answers"] >= _COPIED) & ~told
-    for row, first in _repeated(rows["talk"], long):
-        detail = f"the same words as {_place(rows[first], sources)}, under another image"
-        yield _finding("copied-answer", rows[row], sources, detail)
-
-
-def _repeated(keys: np.ndarray, among: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield (row, first row with its key) of the rows that are not the first."""
-    rows = np.flatnonzero(among)
-    _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
-    yield from (
-        (int(row), int(rows[first[group]]))
-        for place, (row, group) in enumerate(zip(rows, inverse, strict=True))
-        if first[group] != place
-    )
-
-
-def _place(row: np.void, sources: dict[int, Source]) -> str:
-    return f"record {row['number']} of {sources[row['source']].name}"
+        yield find_in(kind, entry, sources, f"an evaluation has this {what}: {_image_name(entry, sources)}")
 
 
 def dump_record(record: dict) -> str:
