@@ -75,6 +75,17 @@ def all_sum(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def agree(value: str) -> bool:
+    """Whether all processes bring the same value; all of them get the same answer."""
+    import torch.distributed as dist
+
+    if world_size() == 1:
+        return True
+    values: list[str | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return len(set(values)) == 1
+
+
 def barrier() -> None:
     """Wait for all processes."""
     import torch.distributed as dist

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from llava_lite.config import dump_config
-from llava_lite.distributed import is_main
+from llava_lite.distributed import agree, is_main
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import PlainEngine
 from llava_lite.training.progress import RunLog, print_parts
@@ -48,8 +48,11 @@ def fit(
     read_steps: yields the steps from a given one on; num_samples, data_hash: of the data set, which a run cannot
     exchange; save: writes a checkpoint into
     a folder; start_from: the step folder to continue, whose weights the module already holds.
-    Raises RunError on a loss that is not a number, naming the records of its step.
+    Raises RunError where the processes see different data, and on a loss that is not a number, naming the records of
+    its step.
     """
+    if not agree(data_hash):
+        raise RunError("the processes see different data; make data and images the same on every machine")
     config.output_dir.mkdir(parents=True, exist_ok=True)
     if is_main():
         (config.output_dir / "train.yaml").write_text(dump_config(config), encoding="utf-8")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -134,6 +135,26 @@ def test_a_rank_without_images_beside_one_that_has_some_trains_on(
         traces.append(json.loads((out / "log.jsonl").read_text().splitlines()[0]))
     assert traces[1]["loss"] == pytest.approx(traces[0]["loss"], rel=1e-6)
     assert traces[1]["grad_norm"] == pytest.approx(traces[0]["grad_norm"], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_processes_that_see_different_data_stop_together(
+    tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank, data in enumerate(("instructions.json", "captions.json")):
+        arguments = command(tmp_path / "run", lm_dir, clip_dir, world, f"data.path={world / data}")
+        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        env = environment() | ranks | where
+        processes.append(subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True))
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert all("the processes see different data" in text for text in told)
 
 
 @pytest.mark.slow
