@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger("llava_lite")
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -75,15 +76,15 @@ def all_sum(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def agree(value: str) -> bool:
-    """Whether all processes bring the same value; all of them get the same answer."""
+def gather(value: T) -> list[T]:
+    """Return what each process brings, in the order of their ranks, to all of them."""
     import torch.distributed as dist
 
     if world_size() == 1:
-        return True
-    values: list[str | None] = [None] * world_size()
+        return [value]
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
-    return len(set(values)) == 1
+    return values
 
 
 def barrier() -> None:

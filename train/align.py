@@ -85,7 +85,6 @@ def main(config: Config) -> None:
         row_tokens=config.batch.tokens,
         exact=config.batch.rows is not None,
     )
-    dataset.write_lineage(config.output_dir)
     steps = plan_steps(
         dataset,
         samples=config.batch.samples,
@@ -96,7 +95,9 @@ def main(config: Config) -> None:
         epochs=config.epochs,
         max_steps=config.max_steps,
     )
-    failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
+    failures = None
+    if config.data.on_bad_sample == "skip":
+        failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
 
     fit(
         PlainEngine(model, config.optim, num_steps=steps.num_steps),
@@ -104,6 +105,7 @@ def main(config: Config) -> None:
         config,
         num_samples=len(dataset),
         data_hash=dataset.content_hash,
+        write_lineage=dataset.write_lineage,
         save=lambda folder: save(folder, model, processor, parts=parts),
         start_from=start_from,
     )

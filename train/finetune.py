@@ -11,7 +11,7 @@ The vision tower stays frozen. LLaVA-1.5: 665K conversations, one epoch, 128 sam
 import torch
 
 from llava_lite import distributed
-from llava_lite.checkpoint.folder import load, load_processor, save
+from llava_lite.checkpoint.folder import holds_projector_alone, load, load_processor, save
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline, make_processor
 from llava_lite.config import Strict
 from llava_lite.data.dataset import InstructionDataset
@@ -41,8 +41,9 @@ class ModelConfig(Strict):
     """Without a checkpoint: linear, mlp<N>x_gelu, shuffle<S>_mlp<N>x_gelu or pool<S>_mlp<N>x_gelu."""
     vision_feature_layer: int = -2
     """Without a checkpoint: which hidden state of the tower is projected."""
-    image_mode: ImageMode = "pad"
-    """How a picture becomes tiles: pad with the mean colour, crop, resize, anyres or anyres_max_<N>."""
+    image_mode: ImageMode | None = None
+    """How a picture becomes tiles: pad with the mean colour, crop, resize, anyres or anyres_max_<N>. By default that of
+    a finetuned checkpoint; pad after align and for new parts."""
     template: str | None = None
     """Chat template to train, by its name; `tokenizer`: the one that the language model's tokenizer brings. By default
     the checkpoint's, or that of the language model's family."""
@@ -80,7 +81,7 @@ def open_processor(config: Config) -> Processor:
 def list_parts(config: ModelConfig) -> Parts:
     if config.language_model is None:
         raise CheckpointError("nothing to start from; set model.checkpoint or model.language_model")
-    return Parts(**config.model_dump(exclude={"checkpoint"}))
+    return Parts(**config.model_dump(exclude={"checkpoint", "image_mode"}), image_mode=config.image_mode or "pad")
 
 
 def find_again(config: ModelConfig) -> dict[str, str | None]:
@@ -89,7 +90,8 @@ def find_again(config: ModelConfig) -> dict[str, str | None]:
 
 def adapt(processor: Processor, config: ModelConfig) -> Processor:
     """Give a checkpoint's processor the image mode and the template of this stage."""
-    processor = processor.with_image_mode(config.image_mode)
+    if config.image_mode or holds_projector_alone(str(config.checkpoint)):
+        processor = processor.with_image_mode(config.image_mode or "pad")
     if config.template is None:
         return processor
     return processor.with_template(choose_template(config.template, processor.tokenizer))
@@ -112,7 +114,6 @@ def main(config: Config) -> None:
         row_tokens=config.batch.tokens,
         exact=config.batch.rows is not None,
     )
-    dataset.write_lineage(config.output_dir)
     steps = plan_steps(
         dataset,
         samples=config.batch.samples,
@@ -123,7 +124,9 @@ def main(config: Config) -> None:
         epochs=config.epochs,
         max_steps=config.max_steps,
     )
-    failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
+    failures = None
+    if config.data.on_bad_sample == "skip":
+        failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
 
     fit(
         PlainEngine(model, config.optim, num_steps=steps.num_steps),
@@ -131,6 +134,7 @@ def main(config: Config) -> None:
         config,
         num_samples=len(dataset),
         data_hash=dataset.content_hash,
+        write_lineage=dataset.write_lineage,
         save=lambda folder: save(folder, model, processor),
         start_from=start_from,
     )

@@ -122,6 +122,11 @@ def load_processor(
     return make_processor(Parts(None, str(folder), template=about.get("template")))
 
 
+def holds_projector_alone(folder: str | Path) -> bool:
+    """Whether a checkpoint is what align writes: a projector, and where its parts are. Raises CheckpointError."""
+    return "parts" in read_config(Path(folder)).get("llava_lite", {})
+
+
 def read_config(folder: Path) -> dict:
     """Read config.json; raise CheckpointError where there is none that says what the folder is."""
     path = folder / "config.json"

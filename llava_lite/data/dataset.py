@@ -100,6 +100,10 @@ class InstructionDataset:
                 raise
             return -known  # it will fail when it is read, and be replaced by one no longer than this
 
+    def name(self, number: int) -> str:
+        """Return what messages call a sample."""
+        return self.mixture.name(int(self._entries[number]))
+
     def sample(self, number: int) -> Sample:
         """Read one sample's record."""
         return self.mixture.sample(int(self._entries[number]))
@@ -153,22 +157,26 @@ class InstructionDataset:
 
     def _shorten(self, entries: np.ndarray) -> None:
         """Apply `too_long`."""
-        remedy = "raise batch.tokens, or set data.too_long=truncate or skip"
-        long = {
-            int(
-                entry
-            ): f"{self.mixture.name(int(entry))}: {self._lengths[entry]} tokens do not fit in {self.max_length}; "
-            "raise batch.tokens (or data.max_length), shorten the record, or set data.too_long"
-            for entry in entries
-        }
-        if self.config.too_long != "truncate":
-            return self._leave_out("too long", long, self.config.too_long, remedy)
+        remedy = "raise batch.tokens (or data.max_length), shorten the record, or set data.too_long=truncate or skip"
+        long = {}
+        for entry in map(int, entries):
+            long[entry] = f"{self.mixture.name(entry)}: {self._lengths[entry]} tokens do not fit in {self.max_length}"
+        if self.config.too_long == "error":
+            self._leave_out("too long", {e: f"{why}; {remedy}" for e, why in long.items()}, "error", remedy)
+        if self.config.too_long == "skip":
+            self._leave_out("too long", long, "skip", remedy)
+        if self.config.too_long == "truncate":
+            self._truncate(long)
+
+    def _truncate(self, long: dict[int, str]) -> None:
+        """Cut these entries at the end; leave out those that would have nothing left to learn."""
         for entry, why in long.items():
             try:
                 self._lengths[entry] = measure(self.mixture.sample(entry), self.processor, self.max_length)
-                self.left_out.append(LeftOut("cut at the end", why.partition(";")[0]))
+                self.left_out.append(LeftOut("cut at the end", why))
             except SampleError as error:
-                self._leave_out("too long", {entry: str(error)}, "skip", remedy)
+                self._lengths[entry] = 0
+                self.left_out.append(LeftOut("too long", str(error)))
 
     def _first_losses(self) -> str:
         return "; ".join(loss.why for loss in self.left_out[:3])

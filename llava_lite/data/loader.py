@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from llava_lite import distributed
@@ -20,8 +21,16 @@ from llava_lite.data.records import SampleError
 class LoaderConfig(Strict):
     """How batches are prepared."""
 
-    workers: int = 2
+    workers: int = Field(default=2, ge=0)
     """Processes that read images and tokenise; 0: in the main process. The batches are the same for any number."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be read while training, by its name, and what happened."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Step:
     """What one rank does in one optimiser step, and what there is to count in it.
 
     num_targets: what the loss is summed over; tokens: how many there are of each sort; ids: the records, for messages;
-    failed: records that could not be read and were replaced, each with its reason
+    failed: samples that could not be read and were replaced
     """
 
     batches: Sequence[Mapping[str, torch.Tensor]]
@@ -37,7 +46,7 @@ class Step:
     num_samples: int
     tokens: Mapping[str, int]
     ids: Sequence[str]
-    failed: Sequence[str] = ()
+    failed: Sequence[Failure] = ()
 
 
 class StepSource(Protocol):
@@ -54,9 +63,11 @@ def read_steps(
 ) -> Iterator[Step]:
     """Yield the steps from `start` to the end. A record's error is raised as it is, without a worker's traceback.
 
-    failures: where replaced records are listed, and their number is watched.
+    failures: where replaced samples are listed, and their number is watched.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
+    if failures:
+        failures.open(start)
     loader = DataLoader(
         _Steps(source),
         batch_size=None,
@@ -68,34 +79,48 @@ def read_steps(
     for number, item in enumerate(loader, start=start):
         if isinstance(item, SampleError):
             raise item
-        if failures and item.failed:
+        if failures:
             failures.add(number, item.failed)
         yield item
 
 
 class FailureLog:
-    """Lists the records that failed while training in `failed.jsonl`, and ends the run when there are too many.
+    """Lists the samples that fail while training in `failed.jsonl`, and ends the run when they become too many.
 
-    Each process has its own list and its share of `max_failed`, the number allowed over all.
+    max_failed: how many different samples may, over all ranks and epochs
     """
 
     def __init__(self, folder: Path, max_failed: float) -> None:
-        rank = distributed.rank()
-        self.path = folder / (f"failed.{rank}.jsonl" if rank else "failed.jsonl")
-        self.max_failed = max_failed / distributed.world_size()
-        self.num_failed = 0
+        self.path = folder / "failed.jsonl"
+        self.max_failed = max_failed
+        self.names: set[str] = set()
 
-    def add(self, step: int, failed: Sequence[str]) -> None:
-        """Note what failed in a step, counted from 0. Raises SampleError when it is one too many."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"step": step + 1, "why": why}, ensure_ascii=False) + "\n" for why in failed)
-        self.num_failed += len(failed)
-        if self.num_failed > self.max_failed:
+    def open(self, start: int) -> None:
+        """Keep what is listed of the steps before `start`: a resumed run does the others again."""
+        if distributed.is_main() and self.path.is_file():
+            listed = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+            kept = [line for line in listed if line["step"] <= start]
+            self.names = {line["sample"] for line in kept}
+            self._write(kept, "w")
+
+    def add(self, step: int, failed: Sequence[Failure]) -> None:
+        """Note what failed on any rank in a step, counted from 0. Raises SampleError when it is one too many."""
+        everywhere = [failure for rank in distributed.gather(list(failed)) for failure in rank]
+        if not everywhere:
+            return
+        self.names |= {failure.name for failure in everywhere}
+        if distributed.is_main():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._write([{"step": step + 1, "sample": f.name, "why": f.why} for f in everywhere], "a")
+        if any(distributed.gather(len(self.names) > self.max_failed)):  # the main process knows of those before
             raise SampleError(
-                f"{self.num_failed} records failed while training, more than data.max_bad allows; "
-                f"the last: {failed[-1]}; all of them: {self.path}"
+                f"more than {self.max_failed:g} samples failed while training, all that data.max_bad allows; "
+                f"the last: {everywhere[-1].why}; all of them: {self.path}"
             )
+
+    def _write(self, lines: Sequence[dict], mode: str) -> None:
+        with self.path.open(mode, encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 class _Steps(Dataset):

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -35,9 +36,11 @@ class SourceConfig(Strict):
     """The folder below which its images lie; by default the data file's own."""
     split: str = "train"
     """Which part of a table that has several."""
+    subset: str | None = None
+    """Which configuration of a Hugging Face data set that has several."""
     take: Annotated[str, BeforeValidator(str)] = "all"
     """all, first:N, end:N or random:N, where N may be a share as 10%; N alone is drawn at random."""
-    repeat: float = Field(default=1.0, gt=0)
+    repeat: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """How often each record taken is seen in an epoch; a part of one, as in 1.5, is drawn at random."""
     reader: str | None = None
     """`my_reader.py:function`, which turns a record of another format into one of LLaVA's or OpenAI's."""
@@ -49,10 +52,10 @@ class DataConfig(Strict):
     path: Path | None = None
     """One source, as `data.sources[].path`, or a YAML file that lists several."""
     image_dir: Path | None = None
-    """The folder below which the images lie; by default the data file's own."""
+    """The folder below which the images lie of every source that names none; by default the data file's own."""
     sources: tuple[SourceConfig, ...] = ()
     """Several sources, in place of `path`."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Of what is drawn at random from sources."""
     max_length: int | None = Field(default=None, gt=0)
     """Most tokens of a sample; by default what fits a row (batch.tokens) and the language model."""
@@ -60,8 +63,8 @@ class DataConfig(Strict):
     """What becomes of a longer sample: it ends the run before it starts, is cut at its end, or is left out; both
     are counted and listed. A cut never falls into an image, and a sample left with nothing to learn is left out."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    """What becomes of a record that cannot be used: it ends the run, or is left out (one found while training: replaced
-    by the next that fits), counted and listed in output_dir/left_out.jsonl."""
+    """What becomes of a record that cannot be used: it ends the run, or is left out, counted and listed in
+    output_dir/left_out.jsonl (one found while training: replaced by the next that fits, listed in failed.jsonl)."""
     max_bad: float = Field(default=0.01, ge=0, le=1)
     """The largest share of samples that may be skipped; more end the run."""
     cache_dir: Path = Path("~/.cache/llava_lite")
@@ -123,7 +126,8 @@ class Source:
         generator = torch.Generator().manual_seed(seed)
         records = select(len(self.records), self.config.take, self.config.repeat, generator)
         if not len(records):
-            raise SampleError(f"{self.config.path}: take={self.config.take} takes no record; raise it")
+            told = f"take={self.config.take} and repeat={self.config.repeat:g} take no record"
+            raise SampleError(f"{self.config.path}: {told}; raise them")
         return records
 
     @cached_property
@@ -216,7 +220,7 @@ def list_sources(config: DataConfig) -> list[SourceConfig]:
     if (config.path is None) == (not config.sources):
         raise SampleError("data: give either path or sources")
     if config.path is None:
-        return list(config.sources)
+        return [_with_images(source, config) for source in config.sources]
     if config.path.suffix in (".yaml", ".yml"):
         return [_find(source, config) for source in _read_mixture(config.path)]
     return [SourceConfig(path=config.path, image_dir=config.image_dir)]
@@ -231,14 +235,21 @@ def _read_mixture(path: Path) -> list[SourceConfig]:
     return [*content.sources, *theirs]
 
 
+def _with_images(source: SourceConfig, config: DataConfig) -> SourceConfig:
+    """Give a source that names no image folder the one of the whole data."""
+    return source if source.image_dir else source.model_copy(update={"image_dir": config.image_dir})
+
+
 def _find(source: SourceConfig, config: DataConfig) -> SourceConfig:
-    """Place a mixture file's source: beside that file if it is there, else as written; images where `data` says."""
+    """Place what a mixture file names: beside that file if it is there, else as written."""
     assert config.path is not None
-    beside = config.path.parent / source.path
-    found = {"path": beside} if beside.exists() else {}
-    if source.image_dir is None and config.image_dir is not None:
-        found["image_dir"] = config.image_dir
-    return source.model_copy(update=found)
+    beside = config.path.parent
+    found: dict[str, object] = {"path": beside / source.path} if (beside / source.path).exists() else {}
+    if source.image_dir and (beside / source.image_dir).is_dir():
+        found["image_dir"] = beside / source.image_dir
+    if source.reader and (beside / source.reader.rpartition(":")[0]).is_file():
+        found["reader"] = str(beside / source.reader)
+    return _with_images(source.model_copy(update=found), config)
 
 
 @lru_cache
@@ -249,7 +260,11 @@ def _load_reader(where: str) -> Callable[[dict], dict]:
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise SampleError(f"reader={where!r}: no such file; write my_reader.py:function")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if name not in vars(module):
+    sys.modules.setdefault(spec.name, module)  # a dataclass in it looks itself up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code
+        raise SampleError(f"reader={where!r}: {file} does not run: {type(error).__name__}: {error}") from error
+    if not callable(vars(module).get(name)):
         raise SampleError(f"reader={where!r}: {file} has no function {name!r}")
     return vars(module)[name]

@@ -10,20 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import NamedTemporaryFile
+from zipfile import BadZipFile
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from llava_lite import distributed
 from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.data.chunks import cut, is_small, map_chunks
 from llava_lite.data.mixture import Mixture, Source
 from llava_lite.data.records import SampleError
 from llava_lite.data.sample import Sample
@@ -31,9 +29,7 @@ from llava_lite.images.loading import ImageError
 from llava_lite.processor import Processor, ProcessorError
 
 _FORMAT = 1  # of the remembered files; raise it when what is measured changes
-_SMALL = 4096  # a source of fewer records is checked anew each time, by this process
-_CHUNK = 512
-T = TypeVar("T")
+_SPOTS = 256
 
 
 @dataclass(frozen=True)
@@ -104,46 +100,17 @@ def _files_by_stem(folder: Path, mtime_ns: int) -> dict[str, list[str]]:
     return names
 
 
-def cut(numbers: np.ndarray) -> list[np.ndarray]:
-    """Cut what is to be done into chunks for `map_chunks`."""
-    return [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
-
-
-def map_chunks(check: Callable[[np.ndarray], T], chunks: list[np.ndarray], what: str) -> Iterator[T]:
-    """Apply `check` to each chunk, in order; to many, by as many processes as there are processors."""
-    console = Console(stderr=True, quiet=not distributed.is_main())
-    workers = (os.cpu_count() or 1) if len(chunks) * _CHUNK >= _SMALL else 1
-    if workers == 1:
-        yield from track(map(check, chunks), what, total=len(chunks), console=console, transient=True)
-        return
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the processes are the parallelism
-    with ProcessPoolExecutor(workers, get_context("fork"), initializer=_Work.take, initargs=(check,)) as pool:
-        yield from track(pool.map(_Work.do, chunks), what, total=len(chunks), console=console, transient=True)
-
-
-class _Work:
-    """What a worker process does, inherited at the fork: sent with each chunk, a tokenizer would be built anew."""
-
-    check: Callable[[np.ndarray], Any]
-
-    @classmethod
-    def take(cls, check: Callable[[np.ndarray], Any]) -> None:
-        cls.check = check
-
-    @classmethod
-    def do(cls, chunk: np.ndarray) -> Any:
-        return cls.check(chunk)
-
-
 def _survey(
     source: Source, records: np.ndarray, processor: Processor, limit: int, exact: bool, cache_dir: Path
 ) -> Plan:
     """Check the records of one source; the keys of the result count along `records`."""
-    memory = cache_dir / f"{_key(source, records, processor)}.npz" if len(records) >= _SMALL else None
+    memory = cache_dir / f"{_key(source, records, processor)}.npz" if not is_small(len(records)) else None
     if memory and int(os.environ.get("LOCAL_RANK", "0")):
         distributed.barrier()  # the first process of this machine is at work on it
     plan = _remember(memory, len(records))
     known = plan.lengths
+    if known.any() and _has_changed(source, processor, records[known != 0]):
+        known[:] = 0
     todo = np.flatnonzero((known == 0) | ((known < 0) & (exact | (-known > limit))))
     check = partial(_check_chunk, source, processor, limit, exact)
     chunks = cut(todo)
@@ -159,13 +126,20 @@ def _survey(
     return plan
 
 
+def _has_changed(source: Source, processor: Processor, good: np.ndarray) -> bool:
+    """Whether images that an earlier run saw are gone, as far as records here and there can tell: a folder that is not
+    mounted, most of all."""
+    places = np.linspace(0, len(good) - 1, min(len(good), _SPOTS)).astype(int)
+    _, bad, _ = _check_chunk(source, processor, 2**31 - 1, False, good[places])
+    return bool(bad)
+
+
 def _memorise(memory: Path, plan: Plan) -> None:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        draft = memory.with_suffix(f".{os.getpid()}")
-        with draft.open("wb") as file:
+        with NamedTemporaryFile(dir=memory.parent, suffix=".draft", delete=False) as file:
             np.savez(file, lengths=plan.lengths, notes=np.array(json.dumps(plan.notes)))
-        draft.replace(memory)
+        Path(file.name).replace(memory)
     except OSError as error:
         raise SampleError(
             f"data.cache_dir={memory.parent}: cannot be written ({error.strerror}); set another"
@@ -174,11 +148,17 @@ def _memorise(memory: Path, plan: Plan) -> None:
 
 def _remember(memory: Path | None, num_records: int) -> Plan:
     """Read what an earlier run measured. What was bad is looked at again: it may have been mended."""
+    nothing = Plan(np.zeros(num_records, dtype=np.int32), {}, {})
     if memory is None or not memory.is_file():
-        return Plan(np.zeros(num_records, dtype=np.int32), {}, {})
-    with np.load(memory) as file:
-        notes = json.loads(str(file["notes"]))
-        return Plan(file["lengths"], {}, {int(place): note for place, note in notes.items()})
+        return nothing
+    try:
+        with np.load(memory) as file:
+            lengths, notes = file["lengths"], json.loads(str(file["notes"]))
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile):  # cut off while it was written: measured anew
+        return nothing
+    if lengths.shape != (num_records,):
+        return nothing
+    return Plan(lengths, {}, {int(place): note for place, note in notes.items()})
 
 
 def _key(source: Source, records: np.ndarray, processor: Processor) -> str:

@@ -8,13 +8,14 @@ Every other field is left alone. Both spellings of a turn's keys are read in bot
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from llava_lite.conversation.message import Conversation, ConversationError, Image, Message
+from llava_lite.conversation.message import Conversation, ConversationError, Image, Message, Role
 from llava_lite.data.records import SampleError
 from llava_lite.images.loading import FileSlice
 
@@ -37,7 +38,8 @@ class Sample:
 
 
 def sample_name(sample_id: str, source: str) -> str:
-    return f"sample {sample_id} ({source})"
+    """Return what messages call a sample, on one line."""
+    return f"sample {sample_id if sample_id.isprintable() else repr(sample_id)} ({source})"
 
 
 def record_id(record: dict, number: int) -> str:
@@ -66,7 +68,8 @@ def place_image(path: str, image_dir: Path) -> Path:
     """Return where a record's image lies. Raises ConversationError for a path that leads out of the image folder."""
     if path.startswith("/") or ".." in path:  # only then look closely: this is asked once for each image of the data
         place = PurePosixPath(path)
-        inside = place.is_relative_to(image_dir.absolute().as_posix()) if place.is_absolute() else True
+        folder = os.path.normpath(image_dir.absolute())
+        inside = place.is_relative_to(folder) if place.is_absolute() else True
         if ".." in place.parts or not inside:
             raise ConversationError(f"image {path!r} leads out of the image folder; give a path below data.image_dir")
     return image_dir / path
@@ -92,8 +95,10 @@ def _read_conversation(record: dict, image_dir: Path) -> tuple[Conversation, tup
             elif not text.strip():
                 raise ConversationError(f"turn {number} (gpt) is empty; a record without an answer teaches nothing")
             else:
+                _check_order(messages, "assistant", number)
                 messages.append(Message("assistant", (text,)))
         else:
+            _check_order(messages, "user", number)
             messages.append(Message("user", tuple(_user_parts(content, number, pending, spelled, image_dir))))
     if pending.num_taken != len(pending.images):
         _complain_of_counts(len(pending.images), pending.num_taken)
@@ -101,7 +106,13 @@ def _read_conversation(record: dict, image_dir: Path) -> tuple[Conversation, tup
         raise ConversationError("no human turn; a record asks and answers")
     if messages[-1].role == "user":
         raise ConversationError(f"turn {len(turns)} (human) has no answer; add one or drop the turn")
-    return Conversation(tuple(messages), system or None), tuple(notes)
+    return Conversation(tuple(messages), system), tuple(notes)
+
+
+def _check_order(messages: list[Message], role: Role, number: int) -> None:
+    if messages and messages[-1].role == role:
+        due = "assistant" if role == "user" else "user"
+        raise ConversationError(f"turn {number} is the {role}'s where the {due}'s is due")
 
 
 class _Pending:
@@ -126,7 +137,7 @@ def _find_turns(record: dict) -> list:
     turns = record[found[0]] if found else None
     if not isinstance(turns, list) or not turns:
         raise ConversationError(
-            "no `conversations` and no `messages`; a record holds a list of turns, or see data.reader"
+            "no `conversations` and no `messages`; write a list of turns, or give the source a `reader`"
         )
     return turns
 
@@ -147,20 +158,27 @@ def _place(source: object, image_dir: Path) -> Image:
     if not isinstance(source, str) or source.startswith("data:"):
         return Image(source)
     if source.startswith("file:"):
-        source = unquote(urlsplit(source).path)
+        source = unquote(_path_of(source))
     elif "://" in source:
         raise ConversationError(f"image {source!r}: addresses are not fetched; download it and give its path")
     return Image(place_image(source, image_dir))
+
+
+def _path_of(address: str) -> str:
+    try:
+        return urlsplit(address).path
+    except ValueError as error:
+        raise ConversationError(f"image {address!r}: not an address ({error}); give a path below the folder") from None
 
 
 def _read_turn(turn: object, number: int) -> tuple[str, object]:
     """Return a turn's role and content."""
     if not isinstance(turn, dict):
         raise ConversationError(f"turn {number} is not an object but {type(turn).__name__}")
-    name = turn.get("from", turn.get("role"))
+    name = turn.get("from") or turn.get("role")
     if str(name) not in ROLES:
         raise ConversationError(f"turn {number}: unknown role {name!r}; known: {', '.join(ROLES)}")
-    content = turn.get("value", turn.get("content"))
+    content = turn.get("value") if turn.get("value") is not None else turn.get("content")
     if not isinstance(content, str | list):
         raise ConversationError(f"turn {number} has no text; write it as `value` (or `content`)")
     return ROLES[str(name)], content
@@ -197,9 +215,9 @@ def _user_parts(
 
 
 def _image_part(part: dict, kind: str, number: int, pending: _Pending, image_dir: Path) -> Iterator[Image]:
-    source = part.get(kind)
-    source = source.get("url") if isinstance(source, dict) else source
-    if source is None and kind == "image":  # {"type": "image"}: the record's next one
+    given = [part[name] for name in (kind, "path", "url") if part.get(name) is not None]
+    source = given[0].get("url") if given and isinstance(given[0], dict) else next(iter(given), None)
+    if not given and kind == "image":  # {"type": "image"}: the record's next one
         yield from pending.take()
     elif isinstance(source, str | bytes | FileSlice) and source:
         yield _place(source, image_dir)

@@ -18,7 +18,7 @@ import torch
 from llava_lite import distributed
 from llava_lite.data.collate import collate
 from llava_lite.data.dataset import InstructionDataset
-from llava_lite.data.loader import Step
+from llava_lite.data.loader import Failure, Step
 from llava_lite.data.packing import group, pack, pack_epoch
 from llava_lite.data.records import SampleError
 from llava_lite.data.sampler import Order, permutation
@@ -97,7 +97,10 @@ def plan_steps(
     epochs: float,
     max_steps: int | None,
 ) -> InstructionSteps:
-    """Plan a run: steps of `samples`, or, where it is given, of `rows` full rows of `row_tokens`."""
+    """Plan a run: steps of `samples`, or, where it is given, of `rows` full rows of `row_tokens`.
+
+    Raises SampleError where that makes no step.
+    """
     plan: RowPlan
     if rows is None:
         order = Order(len(dataset), samples, seed, epochs, max_steps)
@@ -106,6 +109,8 @@ def plan_steps(
         plan = FullRows(
             dataset.lengths, per_step=rows, row_tokens=row_tokens, seed=seed, epochs=epochs, max_steps=max_steps
         )
+    if plan.num_steps == 0:
+        raise SampleError(f"epochs={epochs:g} of {len(dataset)} samples make no step; raise epochs")
     return InstructionSteps(dataset, plan, packing=packing)
 
 
@@ -133,7 +138,7 @@ class InstructionSteps:
         batches: list[Mapping[str, torch.Tensor]] = []
         tokens = Counter(text=0, image=0, learnt=0)
         ids: list[str] = []
-        failed: list[str] = []
+        failed: list[Failure] = []
         for row in rows:
             examples = []
             for number in row:
@@ -160,7 +165,7 @@ class InstructionSteps:
             failed=failed,
         )
 
-    def _example(self, number: int, failed: list[str]) -> tuple[str, Example]:
+    def _example(self, number: int, failed: list[Failure]) -> tuple[str, Example]:
         """Encode a sample, or, where the config lets it be replaced, the next of the data that is no longer."""
         try:
             return self.dataset.example(number)
@@ -174,7 +179,7 @@ class InstructionSteps:
             try:
                 if self.dataset.length(other) <= room:
                     example = self.dataset.example(other)
-                    failed.append(f"{reason}; replaced by {example[0]}")
+                    failed.append(Failure(self.dataset.name(number), f"{reason}; replaced by {example[0]}"))
                     return example
             except SampleError:
                 continue

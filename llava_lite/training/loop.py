@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from llava_lite.config import dump_config
-from llava_lite.distributed import agree, is_main
+from llava_lite.distributed import gather, is_main
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import PlainEngine
 from llava_lite.training.progress import RunLog, print_parts
@@ -41,21 +41,20 @@ def fit(
     num_samples: int,
     data_hash: str,
     save: Callable[[Path], None],
+    write_lineage: Callable[[Path], None] | None = None,
     start_from: Path | None = None,
 ) -> None:
     """Train to the end of the schedule.
 
     read_steps: yields the steps from a given one on; num_samples, data_hash: of the data set, which a run cannot
-    exchange; save: writes a checkpoint into
-    a folder; start_from: the step folder to continue, whose weights the module already holds.
+    exchange; save: writes a checkpoint into a folder; write_lineage: writes there what the data is; start_from: the
+    step folder to continue, whose weights the module already holds.
     Raises RunError where the processes see different data, and on a loss that is not a number, naming the records of
     its step.
     """
-    if not agree(data_hash):
+    if len(set(gather(data_hash))) > 1:
         raise RunError("the processes see different data; make data and images the same on every machine")
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    if is_main():
-        (config.output_dir / "train.yaml").write_text(dump_config(config), encoding="utf-8")
     run = {
         "seed": config.seed,
         "num_samples": num_samples,
@@ -63,6 +62,7 @@ def fit(
         "batch.samples": config.batch.samples,
         "batch.rows": config.batch.rows,
         "batch.tokens": config.batch.tokens,
+        "batch.packing": config.batch.packing,
         "num_steps": engine.num_steps,
     }
 
@@ -76,6 +76,10 @@ def fit(
     else:
         start, state = read_step(start_from, run)
         engine.load_state(state)
+    if is_main():  # not before it is sure that this is the run that it continues
+        (config.output_dir / "train.yaml").write_text(dump_config(config), encoding="utf-8")
+    if write_lineage:
+        write_lineage(config.output_dir)
     print_parts(engine.describe())
     log = RunLog(
         config.output_dir / "log.jsonl", start=start, num_steps=engine.num_steps, every_steps=config.log.every_steps

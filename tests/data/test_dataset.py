@@ -11,7 +11,7 @@ from PIL import Image as PilImage
 
 from llava_lite.conversation.families import find_template
 from llava_lite.data.dataset import InstructionDataset
-from llava_lite.data.loader import FailureLog, LoaderConfig, Step, read_steps
+from llava_lite.data.loader import Failure, FailureLog, LoaderConfig, Step, read_steps
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.records import SampleError
 from llava_lite.data.steps import InstructionSteps, plan_steps
@@ -337,7 +337,7 @@ def test_a_sample_that_fails_while_training_is_replaced_and_listed(
     listed = read_lines(tmp_path / "out" / "failed.jsonl")
     assert len(listed) == 2 and all(line["why"].startswith("sample r4 (mix.json): ") for line in listed)
     for line in listed:
-        assert "r4" in planned(steps, line["step"] - 1)
+        assert line["sample"] == "sample r4 (mix.json)" and "r4" in planned(steps, line["step"] - 1)
         other = dataset.lengths[int(line["why"].rpartition("replaced by r")[2])]
         assert other <= dataset.lengths[4]
     assert_same_steps(read, list(read_steps(steps, 0, LoaderConfig(workers=0))))
@@ -347,10 +347,24 @@ def test_too_many_failures_end_the_run(tmp_path: Path, records: list[dict], proc
     steps = make_steps(open_data(tmp_path, records, processor, on_bad_sample="skip"))
     for number in (4, 5):
         (tmp_path / "images" / f"{number}.png").write_bytes(b"")
-    with pytest.raises(
-        SampleError, match=r"3 records failed while training, more than data\.max_bad allows; the last: "
-    ):
-        list(read_steps(steps, 0, LoaderConfig(workers=0), FailureLog(tmp_path / "out", 2)))
+    list(read_steps(steps, 0, LoaderConfig(workers=0), FailureLog(tmp_path / "out", 2)))  # two samples, in both epochs
+    assert len(read_lines(tmp_path / "out" / "failed.jsonl")) == 4
+    with pytest.raises(SampleError, match=r"more than 1 samples failed while training, .*data\.max_bad.*; the last: "):
+        list(read_steps(steps, 0, LoaderConfig(workers=0), FailureLog(tmp_path / "out", 1)))
+
+
+def test_a_resumed_run_lists_what_it_does_again_once(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    steps = make_steps(open_data(tmp_path, records, processor, on_bad_sample="skip"))
+    (tmp_path / "images" / "4.png").write_bytes(b"")
+    for start in (0, 1, 3, 5):
+        list(read_steps(steps, start, LoaderConfig(workers=0), FailureLog(tmp_path / "out", 1)))
+        assert len(read_lines(tmp_path / "out" / "failed.jsonl")) == 2
+    (tmp_path / "images" / "5.png").write_bytes(b"")
+    log = FailureLog(tmp_path / "out", 1)  # what failed before the start counts
+    with pytest.raises(SampleError, match="more than 1 samples failed"):
+        last = max(line["step"] for line in read_lines(tmp_path / "out" / "failed.jsonl"))
+        list(read_steps(steps, last - 1, LoaderConfig(workers=0), log))
+        log.add(9, [Failure("sample r5 (mix.json)", "gone")])
 
 
 def test_full_rows_hold_every_sample_once_an_epoch(tmp_path: Path, records: list[dict], processor: Processor) -> None:
@@ -361,3 +375,12 @@ def test_full_rows_hold_every_sample_once_an_epoch(tmp_path: Path, records: list
     sizes = [len(steps.make(number).batches) for number in range(steps.num_steps)]
     assert sizes[:-1] == [2] * (len(sizes) - 1)
     assert all(batch["input_ids"].numel() <= 200 for batch in steps.make(0).batches)
+
+
+@pytest.mark.parametrize("rows", [None, 1])
+def test_epochs_that_make_no_step_are_an_error(
+    tmp_path: Path, records: list[dict], processor: Processor, rows: int | None
+) -> None:
+    dataset = open_data(tmp_path, records[:1], processor)
+    with pytest.raises(SampleError, match=r"epochs=0\.3 of 1 samples make no step; raise epochs"):
+        plan_steps(dataset, samples=4, rows=rows, row_tokens=200, packing=True, seed=0, epochs=0.3, max_steps=None)

@@ -19,7 +19,7 @@ from rich.console import Console
 from llava_lite.checkpoint.folder import load, load_processor, save
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.conversation.families import find_template
-from llava_lite.data import plan
+from llava_lite.data import chunks
 from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.doctor import examine as examine_module
 from llava_lite.data.doctor.examine import Report, Rules, examine
@@ -402,9 +402,9 @@ def test_several_processes_find_what_one_finds(
     for name in ("an error page", "an id twice"):
         apply(CORPUS[name][1], broken)
     alone = look(broken, processor=processor, full=True)
-    monkeypatch.setattr(plan, "_SMALL", 5)
-    monkeypatch.setattr(plan, "_CHUNK", 3)
-    monkeypatch.setattr(plan.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(chunks, "_SMALL", 5)
+    monkeypatch.setattr(chunks, "_CHUNK", 3)
+    monkeypatch.setattr(chunks.os, "cpu_count", lambda: 2)
     together = look(broken, processor=processor, full=True)
     assert together.findings == alone.findings and len(alone.findings) == 2
     assert (together.rows == alone.rows).all()

@@ -98,6 +98,24 @@ def test_our_yaml_and_llava_nexts_give_the_same_mixture(tmp_path: Path) -> None:
         assert ids(Mixture(DataConfig(path=tmp_path / "mix.yaml"))) == ["a0", "a1", "b0", "b1", "b2", "b3", "b4"]
 
 
+def test_a_mixture_file_finds_images_and_reader_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mix").mkdir()
+    (tmp_path / "mix" / "img").mkdir()
+    (tmp_path / "mix" / "my_reader.py").write_text(READER)
+    (tmp_path / "mix" / "rows.jsonl").write_text('{"file": "i.png", "q": "Q", "a": "A"}\n')
+    source = {"path": "rows.jsonl", "image_dir": "img", "reader": "my_reader.py:read"}
+    (tmp_path / "mix" / "mix.yaml").write_text(yaml.safe_dump({"sources": [source]}))
+    monkeypatch.chdir(tmp_path)
+    [image] = Mixture(DataConfig(path=Path("mix/mix.yaml"))).sample(0).conversation.images
+    assert image.source == Path("mix/img/i.png")
+
+
+def test_sources_without_images_of_their_own_take_the_datas(tmp_path: Path) -> None:
+    source = SourceConfig(path=write(tmp_path / "a.json", 1))
+    config = DataConfig(sources=(source,), image_dir=tmp_path / "images")
+    assert Mixture(config).sources[0].image_dir == tmp_path / "images"
+
+
 def test_the_seed_decides_what_is_drawn(tmp_path: Path) -> None:
     source = SourceConfig(path=write(tmp_path / "a.json", 100), take="random:10")
     drawn = [ids(Mixture(DataConfig(sources=(source,), seed=seed))) for seed in (0, 0, 1)]
@@ -114,6 +132,11 @@ def test_the_lineage_tells_sources_counts_and_content(tmp_path: Path) -> None:
 
 
 READER = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Row:
+    file: str
 def read(record):
     image, question, answer = record["file"], record["q"], record["a"]
     turns = [{"from": "human", "value": "<image>" + question}, {"from": "gpt", "value": answer}]
@@ -122,6 +145,7 @@ def broken(record):
     return record["nothing"]
 def wrong(record):
     return [record]
+number = 3
 """
 
 
@@ -153,8 +177,18 @@ def test_a_reader_that_fails_names_the_record(tmp_path: Path, function: str, com
 def test_a_reader_that_is_not_there_is_refused(tmp_path: Path, reader: str) -> None:
     with pytest.raises(SampleError, match=r"no such file; write my_reader\.py:function"):
         Mixture(DataConfig(sources=(SourceConfig(path=write(tmp_path / "a.json", 1), reader=reader),)))
-    with pytest.raises(SampleError, match="has no function 'gone'"):
-        open_read(tmp_path, "gone")
+    for name in ("gone", "number"):
+        with pytest.raises(SampleError, match=f"has no function '{name}'"):
+            open_read(tmp_path, name)
+
+
+@pytest.mark.parametrize("code", ["def read(", "import nothing_of_this_name", "1 / 0"])
+def test_a_reader_that_does_not_run_is_named(tmp_path: Path, code: str) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    with pytest.raises(SampleError, match=r"broken\.py does not run: \w+Error"):
+        Mixture(
+            DataConfig(sources=(SourceConfig(path=write(tmp_path / "a.json", 1), reader=f"{tmp_path}/broken.py:read"),))
+        )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image as PilImage
 
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation
-from llava_lite.data import plan
+from llava_lite.data import chunks, plan
 from llava_lite.data.mixture import DataConfig, Mixture, SourceConfig
 from llava_lite.data.plan import make_plan
 from llava_lite.data.records import SampleError
@@ -46,8 +46,8 @@ def config(tmp_path: Path) -> DataConfig:
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the path of large sources: several processes, remembered."""
-    monkeypatch.setattr(plan, "_SMALL", 20)
-    monkeypatch.setattr(plan, "_CHUNK", 7)
+    monkeypatch.setattr(chunks, "_SMALL", 20)
+    monkeypatch.setattr(chunks, "_CHUNK", 7)
 
 
 def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -101,9 +101,9 @@ def test_bad_entries_and_notes_are_told_for_each_repetition(config: DataConfig, 
 def test_several_processes_find_what_one_finds(
     config: DataConfig, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(chunks.os, "cpu_count", lambda: 3)
     parallel = make_plan(Mixture(config), processor, limit=200, exact=True)
-    monkeypatch.setattr(plan, "_SMALL", 10**6)
+    monkeypatch.setattr(chunks, "_SMALL", 10**6)
     alone = make_plan(Mixture(config), processor, limit=200, exact=True)
     assert np.array_equal(parallel.lengths, alone.lengths)
     assert (parallel.bad, parallel.notes) == (alone.bad, alone.notes)
@@ -113,7 +113,7 @@ def test_several_processes_find_what_one_finds(
 def test_what_was_measured_is_remembered_by_content(
     config: DataConfig, processor: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(chunks.os, "cpu_count", lambda: 1)
     first = make_plan(Mixture(config), processor, limit=200, exact=True)
     measured = forbid_measuring(monkeypatch)
     again = make_plan(Mixture(config), processor, limit=200, exact=True)
@@ -136,13 +136,36 @@ def test_what_was_measured_is_remembered_by_content(
 def test_a_bound_that_no_longer_proves_anything_is_measured(
     config: DataConfig, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(chunks.os, "cpu_count", lambda: 1)
     loose = make_plan(Mixture(config), processor, limit=10_000, exact=False).lengths
     assert (loose <= 0).all()
     tight = make_plan(Mixture(config), processor, limit=220, exact=False).lengths
     assert ((tight > 0) == (loose < -220)).all()
     exact = make_plan(Mixture(config), processor, limit=220, exact=True).lengths
     assert (exact[tight > 0] == tight[tight > 0]).all() and (exact >= 0).all()
+
+
+@pytest.mark.usefixtures("many")
+def test_a_folder_of_images_that_is_gone_is_noticed_although_lengths_are_remembered(
+    config: DataConfig, processor: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks.os, "cpu_count", lambda: 1)
+    assert len(make_plan(Mixture(config), processor, limit=200, exact=True).bad) == 3
+    (tmp_path / "i.png").rename(tmp_path / "elsewhere.png")
+    bad = make_plan(Mixture(config), processor, limit=200, exact=True).bad
+    assert {why.split()[1] for why in bad.values()} == {"r7", *(f"r{number}" for number in range(0, 60, 3))}
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_damaged_cache_is_measured_anew(
+    config: DataConfig, processor: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    monkeypatch.setattr(chunks.os, "cpu_count", lambda: 1)
+    first = make_plan(Mixture(config), processor, limit=200, exact=True)
+    [memory] = (tmp_path / "cache").iterdir()
+    memory.write_bytes(memory.read_bytes()[:keep])
+    assert np.array_equal(make_plan(Mixture(config), processor, limit=200, exact=True).lengths, first.lengths)
 
 
 @pytest.mark.usefixtures("many")

@@ -152,6 +152,9 @@ TEXT = {"type": "text", "text": "Q1"}
         (openai({"type": "image_url", "image_url": "a.png"}, TEXT), IMAGES / "a.png"),
         (openai({"type": "image", "image": "a.png"}, TEXT), IMAGES / "a.png"),
         (openai({"type": "image"}, TEXT, images=["a.png"]), IMAGES / "a.png"),
+        (openai({"type": "image", "path": "a.png"}, TEXT), IMAGES / "a.png"),
+        (openai({"type": "image", "url": "a.png"}, TEXT), IMAGES / "a.png"),
+        (openai({"type": "image", "text": None}, TEXT, images=["a.png"]), IMAGES / "a.png"),
         (openai({"type": "image"}, TEXT, image=b"bytes"), b"bytes"),
     ],
 )
@@ -186,6 +189,32 @@ def test_a_null_image_is_none(field: str) -> None:
     assert sample.conversation.images == ()
 
 
+def test_keys_that_a_table_filled_with_nothing_are_not_there() -> None:
+    turns = [
+        {"from": None, "value": None, "role": "user", "content": "Q1"},
+        {"from": "gpt", "value": "A1", "role": None, "content": None},
+    ]
+    assert read({"conversations": turns}).conversation == Conversation().ask("Q1").answer("A1")
+
+
+def test_an_absolute_path_is_read_below_a_folder_that_goes_up_and_down() -> None:
+    path = Path.cwd() / "images" / "a.png"
+    record = {"image": str(path), "conversations": [QUESTION, ANSWER]}
+    sample = read_sample(record, source="x", number=0, image_dir=Path("elsewhere/../images"))
+    assert sample.conversation.images == (Image(path),)
+
+
+def test_an_id_of_several_lines_is_named_on_one() -> None:
+    with pytest.raises(SampleError) as caught:
+        read({"id": "a\nb", "conversations": [HUMAN]})
+    assert str(caught.value).startswith(r"sample 'a\nb' (mix.json): ")
+
+
+def test_an_empty_system_text_is_no_system_text() -> None:
+    turns = [{"from": "system", "value": ""}, {"from": "human", "value": "Q1"}, ANSWER]
+    assert read({"conversations": turns}).conversation.system == ""
+
+
 def test_an_absolute_path_below_the_image_folder_is_read() -> None:
     path = (IMAGES / "a.png").absolute()
     assert read({"image": str(path), "conversations": [QUESTION, ANSWER]}).conversation.images == (Image(path),)
@@ -202,6 +231,12 @@ MORE_BAD = {
     "part without address": (openai({"type": "image_url"}, TEXT), "turn 1: an image_url part without its address"),
     "too few images": (openai({"type": "image"}, TEXT), "0 images but 1 <image>"),
     "too many images": (openai(TEXT, image="a.png"), "1 images but 0 <image>"),
+    "an image beside the parts": (openai({"type": "image", "path": "b.png"}, TEXT, image="a.png"), "1 images but 0"),
+    "broken address": (openai(image_url("file://[x/a.png"), TEXT), "not an address"),
+    "order after a system turn": (
+        {"conversations": [{"from": "system", "value": "S"}, ANSWER, HUMAN, HUMAN, ANSWER]},
+        "turn 4 is the user's where the assistant's is due",
+    ),
     "late system": (
         {"conversations": [HUMAN, ANSWER, {"from": "system", "value": "S"}]},
         "turn 3: a system text stands",

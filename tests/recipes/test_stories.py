@@ -169,6 +169,28 @@ def test_a_mixture_is_trained_and_what_is_left_out_is_listed(train: Command, tmp
     ]
 
 
+def test_finetune_keeps_the_image_mode_of_a_finetuned_model(train: Command, tmp_path: Path) -> None:
+    assert train("align") == 0
+    assert train("finetune", f"model.checkpoint={tmp_path / 'align'}", "model.image_mode=anyres") == 0
+    more = [f"model.checkpoint={tmp_path / 'finetune'}", "model.vision_tower=null", "model.language_model=null"]
+    assert train("finetune", *more, f"output_dir={tmp_path / 'more'}") == 0
+    model, processor = load(tmp_path / "more", dtype=torch.float32)
+    assert processor.transform.mode == "anyres" and model.projector.image_newline is not None
+
+
+def test_a_resume_that_is_refused_leaves_what_the_run_wrote_of_itself(
+    train: Command, tmp_path: Path, world: Path
+) -> None:
+    assert train("finetune", "save.every_steps=1", "save.keep=9") == 0
+    (tmp_path / "finetune" / "config.json").unlink()
+    files = [tmp_path / "finetune" / name for name in ("lineage.json", "left_out.jsonl", "train.yaml")]
+    before = [file.read_text() for file in files]
+    shutil.copy(world / "instructions.json", tmp_path / "other.json")
+    (tmp_path / "other.json").write_text((tmp_path / "other.json").read_text().replace("red", "rot"))
+    assert train("finetune", "resume=auto", f"data.path={tmp_path / 'other.json'}") == 2
+    assert [file.read_text() for file in files] == before
+
+
 def test_contrastive_writes_a_clip_folder_whose_tower_is_ready(train: Command, tmp_path: Path) -> None:
     from transformers import CLIPModel, CLIPVisionModel
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.conversation.template import IMAGE_MARK
+from llava_lite.data.chunks import cut, map_chunks
 from llava_lite.data.doctor.compare import ROW, compare_records, find_in
 from llava_lite.data.doctor.faults import FAULTS, Finding, Note
 from llava_lite.data.doctor.held_out import HeldOut
@@ -26,7 +27,6 @@ from llava_lite.data.doctor.picture import Look, key_of, look_at
 from llava_lite.data.doctor.record import Reading, inspect_record, questions
 from llava_lite.data.doctor.words import inspect_words
 from llava_lite.data.mixture import DataConfig, Source, SourceConfig, list_sources
-from llava_lite.data.plan import cut, map_chunks
 from llava_lite.data.records import SampleError
 from llava_lite.data.sample import read_sample, record_id
 from llava_lite.images.loading import FileSlice, ImageError
