@@ -63,7 +63,8 @@ def test_the_processor_alone_is_the_one_that_comes_with_the_model(
     parts = replace(parts, projector=projector, image_mode="crop")
     save(tmp_path, *assemble_lively(parts), parts=parts if kind == "projector" else None)
     folder = lm_dir if kind == "language model" else tmp_path
-    alone, whole = load_processor(folder), load(folder, dtype=torch.float32)[1]
+    whole = load(folder, dtype=torch.float32)[1]
+    alone = load_processor(folder)
     assert alone.fingerprint == whole.fingerprint and alone.transform == whole.transform
     assert alone.max_positions == whole.max_positions == 2048
 
@@ -293,3 +294,16 @@ def test_a_template_that_writes_todays_date_is_refused(talking_lm_dir: Path) -> 
     (talking_lm_dir / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + JINJA)
     with pytest.raises(ConversationError, match=r"talking: .* writes today's date; set"):
         assemble(Parts(None, str(talking_lm_dir), template="tokenizer"), dtype=torch.float32)
+
+
+def test_the_processor_of_a_projector_reads_no_weights_of_its_parts(
+    parts: Parts, tmp_path: Path, clip_dir: Path, lm_dir: Path
+) -> None:
+    for name, source in (("clip", clip_dir), ("lm", lm_dir)):
+        shutil.copytree(source, tmp_path / name)
+    here = replace(parts, vision_tower=str(tmp_path / "clip"), language_model=str(tmp_path / "lm"))
+    save(tmp_path / "align", *assemble_lively(here), parts=here)
+    expected = load_processor(tmp_path / "align").fingerprint
+    for weights in tmp_path.rglob("model.safetensors"):
+        weights.unlink()
+    assert load_processor(tmp_path / "align").fingerprint == expected
