@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 from llava_lite.data import records
-from llava_lite.data.records import SampleError, ShardRecords, TableRecords, open_records
+from llava_lite.data.records import SampleError, open_records
+from llava_lite.data.shards import ShardRecords
+from llava_lite.data.tables import TableRecords
 from llava_lite.images.loading import FileSlice, load_image
 
 
