@@ -1,5 +1,6 @@
 """Containers of records: each fetches any record by its number, and says where it is broken."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -256,3 +257,224 @@ def test_content_decides_the_hash(tmp_path: Path) -> None:
     assert hashes[0] == hashes[2] != hashes[1]
     shard = write_shard(tmp_path / "0.tar", {"a.json": b"{}"})
     assert isinstance(open_records(str(shard)), ShardRecords)
+
+
+@pytest.mark.parametrize("name", ["mix.json", "mix.jsonl"])
+def test_an_integer_too_long_to_read_is_named_by_its_place(tmp_path: Path, name: str) -> None:
+    text = f'{{"id": {"1" * 5000}}}'
+    path = write(tmp_path, f'{{"id": 1}}\n{text}\n' if name == "mix.jsonl" else f'[{{"id": 1}},\n{text}]', name)
+    with pytest.raises(SampleError, match=r"mix\.jsonl?: broken JSON at line 2, column 1: an integer of more than"):
+        read_records(path)
+
+
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["mix.json", "mix.jsonl"])
+def test_utf16_is_called_by_its_name(tmp_path: Path, mark: str, name: str) -> None:
+    (tmp_path / name).write_bytes('\ufeff[{"id": "a"}]'.encode(mark))
+    with pytest.raises(SampleError, match=r"saved as UTF-16; save it as UTF-8$"):
+        open_records(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["mix.jsonl", "0.tar"])
+def test_a_file_that_vanishes_during_the_run_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "0.tar":
+        write_shard(path, {"a.json": b"{}"})
+    else:
+        path.write_text('{"id": 1}\n')
+    opened = open_records(str(path))
+    path.unlink()
+    with pytest.raises(SampleError, match=rf"^{path}: cannot be read \(No such file"):
+        opened[0]
+    with pytest.raises(SampleError, match=rf"^{path}: cannot be read \(No such file"):
+        assert opened.content_hash
+
+
+def test_keys_of_shards_may_be_in_any_script(tmp_path: Path) -> None:
+    opened = open_records(str(write_shard(tmp_path / "0.tar", {"b\u00e9/\u732b.json": b"{}", "a.json": b"{}"})))
+    assert [opened[i]["id"] for i in range(2)] == ["b\u00e9/\u732b", "a"]
+
+
+def test_a_key_that_is_no_utf8_is_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as archive:
+        info = tarfile.TarInfo("caf\u00e9.json")
+        info.size = 2
+        archive.addfile(info, io.BytesIO(b"{}"))
+    assert open_records(str(tmp_path / "0.tar"))[0]["id"] == r"caf\xe9"
+
+
+TURNS = json.dumps({"conversations": ROWS[1]["conversations"]}).encode()
+
+
+@pytest.mark.parametrize("order", [("png", "txt", "json"), ("json", "txt", "png"), ("txt", "png", "json")])
+@pytest.mark.parametrize(
+    ("members", "answer"),
+    [
+        ({"json": TURNS, "txt": b"a caption"}, "blue"),
+        ({"json": b'{"key": "7", "id": "other", "caption": "?"}', "txt": b"a caption"}, "a caption"),
+        ({"txt": b"a caption", "json": b'{"conversations": null}'}, "a caption"),
+    ],
+)
+def test_names_and_not_their_order_say_what_a_record_of_a_shard_is(
+    tmp_path: Path, order: tuple[str, ...], members: dict[str, bytes], answer: str
+) -> None:
+    members = {**members, "png": png("red")}
+    path = write_shard(tmp_path / "0.tar", {f"a.{suffix}": members[suffix] for suffix in order})
+    record = open_records(str(path))[0]
+    assert (record["id"], record["conversations"][1]["value"], len(record["image"])) == ("a", answer, 1)
+
+
+def test_a_json_beside_the_record_is_not_the_record(tmp_path: Path) -> None:
+    members = {"a.meta.json": b'{"id": "wrong"}', "a.png": png("red"), "a.json": TURNS}
+    assert open_records(str(write_shard(tmp_path / "0.tar", members)))[0]["id"] == "a"
+    members = {"a.meta.json": b"{}", "a.note.txt": b"?", "a.png": png("red")}
+    with pytest.raises(SampleError, match=r"a has neither a \.json nor a \.txt member"):
+        open_records(str(write_shard(tmp_path / "0.tar", members)))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [(b"[" * 100_000, "nested too deeply"), (b'{"id": ' + b"1" * 5000 + b"}", "Exceeds the limit")],
+)
+def test_json_in_a_shard_that_python_refuses_is_named(tmp_path: Path, text: bytes, complaint: str) -> None:
+    opened = open_records(str(write_shard(tmp_path / "0.tar", {"a.json": text})))
+    with pytest.raises(SampleError, match=rf"0\.tar: a\.json is broken \({complaint}"):
+        opened[0]
+
+
+@pytest.mark.parametrize("name", ["0.tar.gz", "0.tgz", "0.TGZ", "0.tar"])
+def test_a_compressed_shard_is_called_by_its_name(tmp_path: Path, name: str) -> None:
+    path = write_shard(tmp_path / name, {"a.json": b"{}"})
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    for place in (path, tmp_path):
+        with pytest.raises(SampleError, match=rf"^{path}: a compressed tar cannot be read in place; unpack it with"):
+            open_records(str(place))
+
+
+def test_a_shard_in_capitals_is_a_shard(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "0.TAR", {"a.json": b"{}"})
+    assert [len(open_records(str(place))) for place in (path, tmp_path)] == [1, 1]
+
+
+@pytest.fixture
+def subsets(tmp_path: Path) -> Path:
+    """A folder whose card names two data sets."""
+    for name in ("one", "two"):
+        datasets.Dataset.from_list([{"id": name}]).to_parquet(tmp_path / f"{name}.parquet")
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.parquet\n" for name in ("one", "two"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    return tmp_path
+
+
+def test_a_subset_is_chosen_by_its_name(subsets: Path) -> None:
+    assert [open_records(str(subsets), subset=name)[0]["id"] for name in ("one", "two")] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("subset", "complaint"),
+    [(None, "holds several data sets; choose one of one, two with `subset`$"), ("x", "has no subset 'x'; choose one")],
+)
+def test_subsets_are_named_where_one_must_be_chosen(subsets: Path, subset: str | None, complaint: str) -> None:
+    with pytest.raises(SampleError, match=rf"^{subsets}: {complaint}"):
+        open_records(str(subsets), subset=subset)
+
+
+def test_a_file_has_no_subsets(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"mix\.json: holds one data set and no subsets; leave `subset` out"):
+        open_records(str(write(tmp_path, '[{"id": 1}]')), subset="one")
+
+
+def test_a_wrong_subset_of_the_hub_is_not_taken_for_a_lack_of_network(
+    subsets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(subsets.parent)  # `datasets` takes a folder of this name for the data set
+    with pytest.raises(SampleError, match="holds several data sets; choose one of one, two"):
+        TableRecords.from_hub(f"{subsets.name}", "train", None)
+
+
+def damage(folder: Path, how: str) -> None:
+    (arrow,) = folder.glob("*.arrow")
+    if how == "cut":
+        arrow.write_bytes(arrow.read_bytes()[:50])
+    elif how == "missing":
+        arrow.unlink()
+    else:
+        (folder / "state.json").write_text("{}")
+
+
+@pytest.mark.parametrize("how", ["cut", "missing", "state"])
+def test_a_damaged_saved_data_set_is_named(tmp_path: Path, table: datasets.Dataset, how: str) -> None:
+    folder = write_table(table, tmp_path, "save_to_disk")
+    damage(folder, how)
+    with pytest.raises(SampleError, match=rf"^{folder}: cannot be read as a saved data set \(.+; save it anew"):
+        open_records(str(folder))
+
+
+@pytest.mark.parametrize("card", ["configs: [", "configs: 3"])
+def test_a_broken_card_is_named(tmp_path: Path, table: datasets.Dataset, card: str) -> None:
+    table.to_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "README.md").write_text(f"---\n{card}\n---\n")
+    with pytest.raises(SampleError, match=rf"^{tmp_path}: cannot be read as a table"):
+        open_records(str(tmp_path))
+
+
+def test_a_file_name_is_no_pattern(tmp_path: Path, table: datasets.Dataset) -> None:
+    table.to_parquet(tmp_path / "m[1].parquet")
+    assert len(open_records(str(tmp_path / "m[1].parquet"))) == 2
+    folder = tmp_path / "part[1]"
+    folder.mkdir()
+    table.to_parquet(folder / "rows.parquet")
+    with pytest.raises(SampleError, match=r"part\[1\]: cannot be read as a table .*; rename the folder"):
+        open_records(str(folder))
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, table: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_table(table, tmp_path, "parquet file")
+    (tmp_path / "blocked").write_text("")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "blocked" / "datasets"))
+    for place in (path, path.parent):
+        with pytest.raises(SampleError, match=r"blocked.*: the cache of data sets cannot be written .*; set HF_HOME"):
+            open_records(str(place))
+
+
+def test_turns_stored_as_lists_by_key_are_turns() -> None:
+    turns = {"from": ["human", "gpt"], "value": ["<image>", "red"]}
+    parts = {"role": ["user"], "content": [{"type": ["image", "text"], "text": [None, "What?"]}]}
+    table = datasets.Dataset.from_dict({"conversations": [turns], "messages": [parts], "boxes": [{"x": [1, 2]}]})
+    record = TableRecords("rows", table, "")[0]
+    assert record["conversations"] == ROWS[0]["conversations"]
+    assert record["messages"] == [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    assert record["boxes"] == {"x": [1, 2]}
+
+
+def test_turns_stored_as_lists_of_different_lengths_are_refused() -> None:
+    table = datasets.Dataset.from_dict({"conversations": [{"from": ["human", "gpt"], "value": ["<image>"]}]})
+    with pytest.raises(SampleError, match=r"rows: record 0: `conversations` has lists of different lengths"):
+        TableRecords("rows", table, "")[0]
+
+
+@pytest.mark.parametrize("image", [None, datasets.Image(), datasets.Image(decode=False)])
+@pytest.mark.parametrize("kind", [datasets.List, datasets.LargeList])
+def test_images_inside_of_messages_are_bytes_or_paths(image: datasets.Image | None, kind: type) -> None:
+    text = datasets.Value("string")
+    image = image or {"bytes": datasets.Value("binary"), "path": text}
+    turn = {"role": text, "content": kind({"type": text, "text": text, "image": image})}
+    written = [
+        {"type": "image", "image": {"bytes": b"not decoded", "path": "x.png"}},
+        {"type": "image", "image": {"bytes": None, "path": "red.png"}},
+        {"type": "text", "text": "What?"},
+    ]
+    filled = [{"type": None, "text": None, "image": None} | part for part in written]
+    features = datasets.Features({"messages": kind(turn)})
+    table = datasets.Dataset.from_list([{"messages": [{"role": "user", "content": filled}]}], features=features)
+    (message,) = TableRecords("rows", table, "")[0]["messages"]
+    images = [{"type": "image", "image": b"not decoded"}, {"type": "image", "image": "red.png"}]
+    assert message == {"role": "user", "content": [*images, {"type": "text", "text": "What?"}]}
+
+
+def test_json_columns_of_a_table_are_decoded() -> None:
+    rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": [{"type": "text"}]}]}]
+    table = datasets.Dataset.from_list(rows, on_mixed_types="use_json")
+    assert TableRecords("rows", table, "")[0] == rows[0]
