@@ -130,7 +130,7 @@ def _naming_subsets(name: str, subset: str | None) -> Iterator[None]:
 
 def _in_cache(error: OSError) -> bool:
     """Whether an error is of the cache: of a file in it, or of a folder above it that could not be made."""
-    if not isinstance(error.filename, str):
+    if not isinstance(error.filename, str) or isinstance(error, FileNotFoundError):
         return False
     place = Path(error.filename)
     caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(datasets.config.HF_CACHE_HOME))
