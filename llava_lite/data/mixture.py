@@ -94,7 +94,7 @@ class Source:
 
     def __init__(self, config: SourceConfig) -> None:
         self.config = config
-        self.records = open_records(str(config.path), split=config.split)
+        self.records = open_records(str(config.path), split=config.split, subset=config.subset)
         self.name = self.records.name
         self.image_dir = config.image_dir or (config.path if config.path.is_dir() else config.path.parent)
         if config.reader:

@@ -48,7 +48,7 @@ class ShardRecords:
 
     @cached_property
     def content_hash(self) -> str:
-        return hash_files(self.shards)
+        return hash_files(self.shards, ends=True)
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -48,7 +48,7 @@ class TableRecords:
         kind = path.suffix.lower().removeprefix(".")
         with _reading(path, "cannot be read as a table", "; write the file anew"):
             table = datasets.load_dataset(kind, data_files={split: glob.escape(str(path))}, split=split)
-        return cls(path.name, table, hash_files([path]))
+        return cls(path.name, table, hash_files([path], ends=True))
 
     @classmethod
     def from_folder(cls, folder: Path, split: str, subset: str | None) -> TableRecords:
@@ -138,7 +138,8 @@ def _in_cache(error: OSError) -> bool:
 
 
 def _hash_folder(folder: Path) -> str:
-    return hash_files(sorted(path for path in folder.rglob("*") if path.suffix in (".parquet", ".arrow", ".json")))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".parquet", ".arrow", ".json"))
+    return hash_files(files, ends=True)
 
 
 def _choose(table: Any, split: str, where: object) -> datasets.Dataset:

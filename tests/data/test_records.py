@@ -478,3 +478,15 @@ def test_json_columns_of_a_table_are_decoded() -> None:
     rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": [{"type": "text"}]}]}]
     table = datasets.Dataset.from_list(rows, on_mixed_types="use_json")
     assert TableRecords("rows", table, "")[0] == rows[0]
+
+
+def test_files_full_of_images_are_told_apart_by_size_beginning_and_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_END", 3)
+    path, hashes = tmp_path / "0.tar", []
+    for content in (b"abcdefghi", b"abcdefghj", b"Abcdefghi", b"abcdefghii", b"abcdEfghi", b"abcd", b"abce"):
+        path.write_bytes(content)
+        hashes.append(records.hash_files([path], ends=True))
+    assert hashes[4] == hashes[0] and len(set(hashes)) == 6
+    assert records.hash_files([path]) == records.hash_files([path], ends=True)
