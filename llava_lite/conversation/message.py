@@ -34,13 +34,11 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
             raise ConversationError(f"unknown role {self.role!r}; use 'user' or 'assistant'")
-        if any(isinstance(part, Image) for part in self.content):
-            if self.role == "assistant":
-                raise ConversationError("an assistant's turn holds an image; images belong to the user's turns")
-            object.__setattr__(self, "content", _one_spelling(self.content))
-        else:
-            text = "".join(part for part in self.content if isinstance(part, str))
-            object.__setattr__(self, "content", (text,) if text else ())
+        if len(self.content) == 1 and isinstance(self.content[0], str) and self.content[0]:
+            return
+        if self.role == "assistant" and self.images:
+            raise ConversationError("an assistant's turn holds an image; images belong to the user's turns")
+        object.__setattr__(self, "content", _one_spelling(self.content))
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -95,7 +93,6 @@ class Conversation:
 
 
 def _one_spelling(content: tuple[str | Image, ...]) -> tuple[str | Image, ...]:
-    """Spell a content that holds images."""
     images = [part for part in content if isinstance(part, Image)]
     if len(images) == 1:
         text = "".join(part for part in content if isinstance(part, str)).strip()
@@ -104,7 +101,7 @@ def _one_spelling(content: tuple[str | Image, ...]) -> tuple[str | Image, ...]:
     for part in content:
         leading = bool(parts) and all(isinstance(p, Image) for p in parts)
         if isinstance(part, str):
-            if leading or not parts:  # between, before or right after leading images
+            if leading or (images and not parts):  # between, before or right after leading images
                 part = part.lstrip()
             if part and parts and isinstance(parts[-1], str):
                 parts[-1] += part

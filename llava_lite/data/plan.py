@@ -184,13 +184,14 @@ def _check_chunk(source: Source, processor: Processor, limit: int, exact: bool, 
 
 def _check(sample: Sample, source: Source, processor: Processor, limit: int, exact: bool) -> int:
     """Return a sample's length as `Plan.lengths` has it. Raises SampleError."""
-    for image in sample.conversation.images:
+    images = sample.conversation.images
+    for image in images:
         path = image.source
         if isinstance(path, Path) and not os.path.isfile(path):  # unlike Path.is_file, False for names that cannot be
             near = near_file(path)
             remedy = f"there is {near.name}" if near else f"check data.image_dir={source.image_dir}"
             raise SampleError(f"{sample.name}: no image file {path}; {remedy}")
-    if sample.conversation.images and processor.transform is None:
+    if images and processor.transform is None:
         raise SampleError(f"{sample.name}: has an image, but the model has no vision tower; set model.vision_tower")
     if not exact and (bound := _bound(sample.conversation, processor)) <= limit:
         return -bound

@@ -89,7 +89,7 @@ def _read_conversation(record: dict, image_dir: Path) -> tuple[Conversation, tup
                 raise ConversationError(f"turn {number}: a system text stands first or not at all")
             system = "".join(_texts(content, number))
         elif role == "assistant":
-            text = "".join(_texts(content, number))
+            text = content if isinstance(content, str) else "".join(_texts(content, number))
             if not messages:
                 notes.append("the opening answer, which answers nothing, was left out")
             elif not text.strip():
@@ -99,7 +99,10 @@ def _read_conversation(record: dict, image_dir: Path) -> tuple[Conversation, tup
                 messages.append(Message("assistant", (text,)))
         else:
             _check_order(messages, "user", number)
-            messages.append(Message("user", tuple(_user_parts(content, number, pending, spelled, image_dir))))
+            if isinstance(content, str) and (spelled or _MARK not in content):
+                messages.append(Message("user", (content,)))
+            else:
+                messages.append(Message("user", tuple(_user_parts(content, number, pending, image_dir))))
     if pending.num_taken != len(pending.images):
         _complain_of_counts(len(pending.images), pending.num_taken)
     if not messages:
@@ -193,11 +196,9 @@ def _texts(content: object, number: int) -> Iterator[str]:
         yield text
 
 
-def _user_parts(
-    content: object, number: int, pending: _Pending, spelled: bool, image_dir: Path
-) -> Iterator[str | Image]:
+def _user_parts(content: object, number: int, pending: _Pending, image_dir: Path) -> Iterator[str | Image]:
     if isinstance(content, str):
-        first, *rest = [content] if spelled else content.split(_MARK)
+        first, *rest = content.split(_MARK)
         yield first
         for words in rest:
             yield from pending.take()
