@@ -206,17 +206,20 @@ class Processor:
         return self.writes_bos + num_text + num_visual
 
     def bound(self, conversation: Conversation) -> int:
-        """Return a number of tokens that a conversation cannot exceed, without tokenising it.
+        """Return a number of tokens that a conversation cannot exceed, without writing or tokenising it.
 
-        A token holds at least one byte, so ASCII text has no more tokens than characters, and each of its pieces at
-        most a prefix more. Other text is tokenised. Opens no image. Raises ConversationError or ProcessorError.
+        A token holds at least one byte, so ASCII text has no more tokens than characters, and each of its pieces, which
+        end at images and special tokens, a prefix more. Other text, and what spells a special token, is tokenised.
+        Opens no image. Raises ConversationError or ProcessorError.
         """
-        prompt = self._render(conversation)
-        if not prompt.text.isascii():
+        texts = [self.template.check(conversation), *(message.text for message in conversation.messages)]
+        if not all(map(str.isascii, texts)) or any(map(self._special.search, texts)):
             return self.num_tokens(conversation)
-        num_specials = sum(1 for _ in self._special.finditer(prompt.text))
+        num_images, num_messages = len(conversation.images), len(conversation.messages)
         num_visual = most_tokens(self.transform.mode, self.num_patches) if self.transform else 0
-        return 2 + len(prompt.text) + 2 * num_specials + len(prompt.images) * (num_visual + 1)
+        num_prefixes = 4 * (1 + num_images + num_messages)
+        num_characters = sum(map(len, texts)) + self.template.most_markup(num_messages, num_images)
+        return num_prefixes + num_characters + num_images * num_visual
 
     @cached_property
     def fingerprint(self) -> str:

@@ -68,18 +68,31 @@ class ChatTemplate:
                     f"template {self.name!r}: {text!r} must say once, with {{}}, where the words go"
                 )
 
+    def most_markup(self, num_messages: int, num_images: int) -> int:
+        """Return a number of characters that what is written around so many turns and images does not exceed."""
+        a_round = len(self.user + self.answer + self.between)
+        an_image = len(self.image + IMAGE_MARK) + 1
+        return len(self.system + self.opening) + num_messages * a_round + num_images * an_image
+
     @property
     def end(self) -> str:
         """What closes an answer."""
         return self.answer.split("{}")[1]
 
-    def render(self, conversation: Conversation) -> Prompt:
-        """Write the conversation down. Raises ConversationError where this template cannot express it."""
+    def check(self, conversation: Conversation) -> str:
+        """Return the system text that is written. Raises ConversationError where this template cannot express all."""
         if not conversation.messages:
             raise ConversationError("the conversation is empty; ask something first")
         system = self.system_text if conversation.system is None else conversation.system
         if system and not self.system:
             raise ConversationError(f"template {self.name!r} has no place for a system text")
+        if not self.user_text and not all(m.images for m in conversation.messages if m.role == "user"):
+            raise ConversationError(f"template {self.name!r} needs an image in every user turn")
+        return system
+
+    def render(self, conversation: Conversation) -> Prompt:
+        """Write the conversation down. Raises ConversationError as `check` does."""
+        system = self.check(conversation)
         writer = _Writer(self.trim)
         if not system:
             writer.markup(self.opening)
@@ -96,8 +109,6 @@ class ChatTemplate:
         return Prompt(writer.text, tuple(writer.answers), tuple(writer.words), tuple(writer.images))
 
     def _write_user(self, writer: _Writer, message: Message, system: str) -> None:
-        if not self.user_text and not message.images:
-            raise ConversationError(f"template {self.name!r} needs an image in every user turn")
         before, after = self.user.split("{}")
         writer.markup(before)
         if system:
