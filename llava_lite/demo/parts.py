@@ -197,8 +197,10 @@ def _train_clip_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False)
     tokenizer.train_from_iterator(sorted(set(captions)), trainer)
     learnt = json.loads(tokenizer.to_str())["model"]
-    vocabulary = {**learnt["vocab"], CLIP_START: len(learnt["vocab"]), CLIP_END: len(learnt["vocab"]) + 1}
     merges = [tuple(pair) for pair in learnt["merges"]]
+    joined = ["".join(pair) for pair in merges]
+    letters = sorted(learnt["vocab"].keys() - set(joined))  # which the trainer numbers anew each time
+    vocabulary = {word: number for number, word in enumerate([*letters, *joined, CLIP_START, CLIP_END])}
     # transformers' annotation says list[str]; the tokenizer underneath takes pairs only
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=16)  # type: ignore[arg-type]
 

@@ -93,3 +93,10 @@ def test_same_seed_gives_same_weights(parts: Path, tmp_path: Path) -> None:
     assert (tmp_path / "lm" / "model.safetensors").read_bytes() == (parts / "lm" / "model.safetensors").read_bytes()
     assert (tmp_path / "lm" / "tokenizer.model").read_bytes() == (parts / "lm" / "tokenizer.model").read_bytes()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_same_seed_gives_the_same_clip(parts: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):  # the trainer underneath numbers some letters anew each time
+        write_clip(tmp_path / name, parts / "world", image_size=32, hidden_size=32, num_layers=2, num_heads=2)
+        for file in ("model.safetensors", "tokenizer.json"):
+            assert (tmp_path / name / file).read_bytes() == (parts / "clip" / file).read_bytes()
