@@ -18,6 +18,7 @@ import yaml
 
 from llava_lite.data.records import SampleError, hash_files
 
+_IMAGES = ("image", "images")
 _TURNS = ("conversations", "messages")
 # what `datasets` raises for files, folders and hub ids that it cannot read; arrow's errors are ValueErrors or OSErrors
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, yaml.YAMLError, datasets.exceptions.DatasetsError)
@@ -80,6 +81,9 @@ class TableRecords:
         for column in _TURNS:
             if column in row:
                 row[column] = self._as_turns(row[column], f"{self.name}: record {number}: `{column}`")
+        for column in _IMAGES:
+            if row.get(column) == []:  # a list column's way of having none; in JSON `[]` says that `<image>` is a word
+                del row[column]
         return {name: _as_written(value) for name, value in row.items()}
 
     def _as_turns(self, value: Any, where: str) -> Any:

@@ -186,6 +186,12 @@ def test_a_column_of_several_images_is_read(tmp_path: Path) -> None:
     assert open_records(str(tmp_path / "table"))[0]["images"] == [png("red"), png("blue")]
 
 
+def test_a_row_without_images_says_nothing_of_images() -> None:
+    features = datasets.Features({"id": datasets.Value("string"), "images": datasets.List(datasets.Image())})
+    table = datasets.Dataset.from_list([{"id": "a", "images": []}], features=features)
+    assert TableRecords("rows", table, "")[0] == {"id": "a"}
+
+
 def test_an_image_column_of_paths_gives_the_paths() -> None:
     table = datasets.Dataset.from_list([{"id": "a", "image": "red.png"}]).cast_column("image", datasets.Image())
     assert TableRecords("rows", table, "")[0]["image"] == "red.png"
