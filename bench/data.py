@@ -150,8 +150,8 @@ def write_data(folder: Path, count: int) -> Path:
                     at = 0
                 said = " ".join(words[i] for i in pool[at : at + question + answer])
                 mark = "<image>\n" if image[number] and not turns else ""
-                cut = len(said) // 4
-                turns += [{"from": "human", "value": mark + said[:cut]}, {"from": "gpt", "value": "a" + said[cut:]}]
+                cut = said.find(" ", len(said) // 4)
+                turns += [{"from": "human", "value": mark + said[:cut]}, {"from": "gpt", "value": said[cut + 1 :]}]
                 at, left = at + question + answer, left - question - answer
             own = {"image": f"{number % NUM_IMAGES:012}.jpg"} if image[number] else {}
             json.dump({"id": f"{number:012}", **own, "conversations": turns}, file)

@@ -73,7 +73,7 @@ class Conversation:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        return tuple(image for message in self.messages for image in message.images)
+        return tuple([part for message in self.messages for part in message.content if not isinstance(part, str)])
 
     @property
     def awaits_answer(self) -> bool:

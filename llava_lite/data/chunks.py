@@ -24,9 +24,9 @@ def is_small(count: int) -> bool:
     return count < _SMALL
 
 
-def cut(numbers: np.ndarray) -> list[np.ndarray]:
-    """Cut what is to be done into chunks for `map_chunks`."""
-    return [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
+def cut(numbers: np.ndarray, size: int = _CHUNK) -> list[np.ndarray]:
+    """Cut what is to be done into chunks for `map_chunks`; smaller ones where a record is more work."""
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def map_chunks(check: Callable[[np.ndarray], T], chunks: list[np.ndarray], what: str) -> Iterator[T]:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from llava_lite import distributed
 from llava_lite.conversation.message import ConversationError
+from llava_lite.data.chunks import cut, map_chunks
 from llava_lite.data.mixture import DataConfig, Mixture
 from llava_lite.data.plan import make_plan, measure
 from llava_lite.data.records import SampleError
@@ -170,13 +172,21 @@ class InstructionDataset:
 
     def _truncate(self, long: dict[int, str]) -> None:
         """Cut these entries at the end; leave out those that would have nothing left to learn."""
-        for entry, why in long.items():
+        chunks = cut(np.array(list(long), dtype=np.int64), size=32)
+        done = chain.from_iterable(map_chunks(self._cut_lengths, chunks, "cutting long samples"))
+        for entry, (length, fault) in zip(long, done, strict=True):
+            self._lengths[entry] = length
+            self.left_out.append(LeftOut("too long", fault) if fault else LeftOut("cut at the end", long[entry]))
+
+    def _cut_lengths(self, entries: np.ndarray) -> list[tuple[int, str]]:
+        """Return for each entry its length when cut, or 0 and why nothing is left of it."""
+        lengths = list[tuple[int, str]]()
+        for entry in map(int, entries):
             try:
-                self._lengths[entry] = measure(self.mixture.sample(entry), self.processor, self.max_length)
-                self.left_out.append(LeftOut("cut at the end", why))
+                lengths.append((measure(self.mixture.sample(entry), self.processor, self.max_length), ""))
             except SampleError as error:
-                self._lengths[entry] = 0
-                self.left_out.append(LeftOut("too long", str(error)))
+                lengths.append((0, str(error)))
+        return lengths
 
     def _first_losses(self) -> str:
         return "; ".join(loss.why for loss in self.left_out[:3])

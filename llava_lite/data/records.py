@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -109,11 +109,9 @@ class JsonRecords:
         return len(self._spans)
 
     def __getitem__(self, number: int) -> dict:
-        start, end = map(int, self._spans[number])
+        start, end = self._spans[number].tolist()
         try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(start)
-                data = file.read(end - start)
+            data = os.pread(self._file.fileno(), end - start, start)
             record = json.loads(data)
         except OSError as error:
             raise cannot_be_read(self.path, error) from None
@@ -130,6 +128,14 @@ class JsonRecords:
         if not isinstance(record, dict):
             raise SampleError(f"{self.path}: record {number} is not an object but {type(record).__name__}")
         return record
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "_spans": self._spans}
+
+    @cached_property
+    def _file(self) -> BinaryIO:
+        """The file, held open: one that is replaced under its name during a run is still read as it was indexed."""
+        return self.path.open("rb", buffering=0)
 
     def _index(self, file: Any) -> np.ndarray:
         """Return where each record starts and ends: int64 [n, 2]."""

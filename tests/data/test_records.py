@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -184,6 +185,19 @@ def test_a_column_of_several_images_is_read(tmp_path: Path) -> None:
     table = datasets.Dataset.from_list([{"id": "a", "images": [png("red"), png("blue")]}], features=features)
     table.save_to_disk(tmp_path / "table")
     assert open_records(str(tmp_path / "table"))[0]["images"] == [png("red"), png("blue")]
+
+
+def test_a_file_that_is_replaced_is_still_read_as_it_was_indexed(tmp_path: Path) -> None:
+    path = write(tmp_path, '[{"id": "a"}, {"id": "b"}]')
+    opened = open_records(str(path))
+    assert opened[0] == {"id": "a"}
+    write(tmp_path, '[{"id": "another"}]', "new.json").replace(path)
+    assert opened[1] == {"id": "b"}
+
+
+def test_records_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    opened = open_records(str(write(tmp_path, '[{"id": "a"}, {"id": "b"}]')))
+    assert opened[0] == pickle.loads(pickle.dumps(opened))[0] == {"id": "a"}
 
 
 def test_a_row_without_images_says_nothing_of_images() -> None:
