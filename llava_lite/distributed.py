@@ -45,26 +45,44 @@ def dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def start() -> None:
-    """Join the other processes, and let the main process speak. Call once, at the start of a recipe."""
+def start(*, alone: bool = False, deterministic: bool = False) -> None:
+    """Join the other processes, and let the main process speak. Call once, at the start of a recipe.
+
+    alone: make a group of a single process too, for engines that know nothing else; deterministic: on a GPU, use only
+    kernels that give the same bits each time
+    """
     import torch
     import torch.distributed as dist
 
     logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, format="%(message)s")
     for chatty in ("httpx", "transformers", "huggingface_hub"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    if world_size() > 1 and not dist.is_initialized():
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
+    if (world_size() > 1 or alone) and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(device())
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        if world_size() > 1:
+            dist.init_process_group(backend)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
 
 def stop() -> None:
     """Leave the other processes."""
     import torch.distributed as dist
 
-    if world_size() > 1 and dist.is_initialized():
+    if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Let the random numbers of a step follow from the run's seed, the step and the process, and from nothing else."""
+    import torch
+
+    torch.manual_seed((seed * 1_000_003 + step) * 1_000_003 + rank())
 
 
 def all_sum(value: torch.Tensor) -> torch.Tensor:

@@ -48,8 +48,10 @@ class Config(RunConfig):
 
 def main(config: Config) -> None:
     """Train both towers, and write them to output_dir."""
-    if distributed.world_size() > 1:
-        raise CheckpointError("contrastive training runs in one process; start it without torchrun")
+    if distributed.world_size() > 1 or config.parallel.strategy != "ddp":
+        raise CheckpointError(
+            "contrastive training runs in one process; start it without torchrun, with parallel.strategy=ddp"
+        )
     distributed.start()
     if is_finished(config):
         return distributed.logger.info("%s is finished; nothing to do", config.output_dir)
@@ -76,10 +78,9 @@ def main(config: Config) -> None:
         config,
         num_samples=len(dataset),
         data_hash=dataset.content_hash,
-        save=save,
+        save=lambda folder, _: save(folder),
         start_from=start_from,
     )
-    save(config.output_dir)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from llava_lite.models.llava import Llava, Part
 from llava_lite.processor import Processor
 from llava_lite.recipes import run
 from llava_lite.training.config import RunConfig
-from llava_lite.training.engine import PlainEngine
+from llava_lite.training.engine import make_engine
 from llava_lite.training.loop import fit
+from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.resume import find_start, is_finished
 
 
@@ -99,7 +100,7 @@ def adapt(processor: Processor, config: ModelConfig) -> Processor:
 
 def main(config: Config) -> None:
     """Finetune, and write the whole model to output_dir."""
-    distributed.start()
+    distributed.start(alone=config.parallel.strategy != "ddp", deterministic=config.deterministic)
     if is_finished(config):
         return distributed.logger.info("%s is finished; nothing to do", config.output_dir)
     start_from = find_start(config)
@@ -107,6 +108,7 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     model, processor = load(start_from, dtype=distributed.dtype()) if start_from else start_model(config.model)
     model.to(distributed.device()).train_only(config.train)
+    checkpoint_layers(model, config.gradient_checkpointing)
 
     dataset = InstructionDataset(
         config.data,
@@ -129,17 +131,15 @@ def main(config: Config) -> None:
         failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
 
     fit(
-        PlainEngine(model, config.optim, num_steps=steps.num_steps),
+        make_engine(model, config.optim, config.parallel, num_steps=steps.num_steps),
         lambda first: read_steps(steps, first, config.loader, failures),
         config,
         num_samples=len(dataset),
         data_hash=dataset.content_hash,
         write_lineage=dataset.write_lineage,
-        save=lambda folder: save(folder, model, processor),
+        save=lambda folder, weights: save(folder, model, processor, weights=weights),
         start_from=start_from,
     )
-    if distributed.is_main():
-        save(config.output_dir, model, processor)
     distributed.stop()
 
 

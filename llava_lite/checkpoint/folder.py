@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,16 +52,25 @@ _PROJECTOR = "projector.safetensors"
 _MAX_SHARD = "5GB"
 
 
-def save(folder: Path, model: Llava, processor: Processor, *, parts: Parts | None = None) -> None:
+def save(
+    folder: Path,
+    model: Llava,
+    processor: Processor,
+    *,
+    parts: Parts | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write a checkpoint into `folder`, as `writing` does.
 
     parts: given where only the projector was trained: the projector alone is written, and where its parts are.
+    weights: the model's state dict, where an engine has shared the weights out and the model holds a slice of each.
     """
+    weights = model.state_dict() if weights is None else weights
     with writing(folder) as new:
         if parts is None:
-            config = _write_whole(new, model, processor)
+            config = _write_whole(new, model, processor, dict(weights))
         else:
-            config = _write_projector(new, folder, model, processor, parts)
+            config = _write_projector(new, folder, processor, parts, weights)
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -148,19 +157,21 @@ def read_config(folder: Path) -> dict:
     return config
 
 
-def _write_projector(new: Path, folder: Path, model: Llava, processor: Processor, parts: Parts) -> dict:
-    assert model.projector is not None and processor.transform is not None
-    save_file({name: w.contiguous() for name, w in model.projector.state_dict().items()}, new / _PROJECTOR)
+def _write_projector(
+    new: Path, folder: Path, processor: Processor, parts: Parts, weights: Mapping[str, torch.Tensor]
+) -> dict:
+    assert processor.transform is not None
+    own = {name.removeprefix("projector."): w for name, w in weights.items() if name.startswith("projector.")}
+    save_file({name: w.contiguous() for name, w in own.items()}, new / _PROJECTOR)
     record = record_parts(parts, folder)
     record |= {"template": record_template(processor.template), "image_mode": processor.transform.mode}
     return {"model_type": "llava_lite", "llava_lite": {"parts": record}}
 
 
-def _write_whole(new: Path, model: Llava, processor: Processor) -> dict:
+def _write_whole(new: Path, model: Llava, processor: Processor, weights: dict[str, torch.Tensor]) -> dict:
     language_model = model.language_model
     about: dict[str, object] = {"template": record_template(processor.template), "bos": processor.bos}
     generation_config(language_model, processor).save_pretrained(new)
-    weights = model.state_dict()
     if language_model.config.tie_word_embeddings:
         del weights["language_model.lm_head.weight"]
     if model.vision_tower is None:

@@ -79,11 +79,8 @@ class Llava(nn.Module):
         frozen = not any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             features = self.vision_tower(pixel_values)
-        table = self.projector(features).flatten(0, 1)  # [N * P', D]
-        newline = self.projector.image_newline
-        if newline is not None:
-            table = torch.cat([table, newline.unsqueeze(0)])  # its last row is what -1 finds
-        elif num_places and patch_index.min() < 0:
+        table = self.projector(features)
+        if self.projector.image_newline is None and num_places and patch_index.min() < 0:
             raise RuntimeError("rows of patches end with a newline, but this projector has no image_newline")
         if num_places == 0:  # a blank tile of zero weight: every rank runs the same parts
             return embeds + 0 * table.sum()

@@ -15,12 +15,13 @@ class ProjectorError(ValueError):
 
 
 class Projector(nn.Sequential):
-    """Layers [N, P, Dv] -> [N, P', D], and what a row of patches ends with where an image mode asks for it.
+    """Tiles' patches to the table that visual tokens are taken from: layers [N, P, Dv] -> [N, P', D], and a newline.
 
     kind:          its name in configurations
     reduce:        what is done with each S x S square of patches first; it has no weights
     stride:        S, its side; 1: every patch is a visual token, P' = P, else P' = P / S^2
-    image_newline: float [D], learnt with the projector; None for modes whose rows just follow each other
+    image_newline: float [D], what rows of patches end with, learnt with the projector; None for modes whose rows
+                   just follow each other
     """
 
     def __init__(self, kind: str, *layers: nn.Module, reduce: Reduce | None = None, stride: int = 1) -> None:
@@ -51,10 +52,14 @@ class Projector(nn.Sequential):
         return num_patches // self.stride**2
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """features: [N, P, Dv] -> [N, P', D], both in raster order."""
+        """features: [N, P, Dv] -> [N * P', D], tile by tile in raster order; the newline, if any, is one more row.
+
+        All parameters are used in here, so that an engine which shares them out knows when to gather them.
+        """
         if self.reduce is not None:
             features = self.reduce(_squares(features, self.stride))
-        return super().forward(features)
+        table = super().forward(features).flatten(0, 1)
+        return table if self.image_newline is None else torch.cat([table, self.image_newline.unsqueeze(0)])
 
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from llava_lite.config import Strict
 
@@ -30,8 +30,10 @@ class BatchConfig(Strict):
 
 
 class OptimConfig(Strict):
-    """AdamW and its schedule."""
+    """The optimiser and its schedule."""
 
+    kind: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "sgd"] = "adamw"
+    """AdamW; with moments in 8 bits and in memory that spills to the CPU's (bitsandbytes); or plain SGD."""
     lr: float = Field(default=2e-5, gt=0)
     """Peak learning rate."""
     projector_lr: float | None = Field(default=None, gt=0)
@@ -48,6 +50,27 @@ class OptimConfig(Strict):
     """Share of the steps in which the rate rises, rounded up to whole steps."""
     clip: float | None = Field(default=1.0, gt=0)
     """Largest norm of the gradient of one step; null: never clipped."""
+    loss_average: Literal["step", "microbatch"] = "step"
+    """What a step's loss is the mean of: all its learnt tokens alike; or, as in the original, the means of its batches,
+    so that a token of a short batch counts more."""
+
+
+class ParallelConfig(Strict):
+    """How the processes share the work; see docs/training.md for which to choose."""
+
+    strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = "ddp"
+    """ddp: the whole model in every process, also where there is one; zero2: optimiser and gradients shared out, zero3:
+    weights too (DeepSpeed); fsdp2: all three (PyTorch)."""
+    offload: Literal["optimizer", "all"] | None = None
+    """With zero2 or zero3, keep the optimiser's state in the CPU's memory; with zero3, `all`: the weights too."""
+
+    @model_validator(mode="after")
+    def _offload_is_deepspeeds(self) -> ParallelConfig:
+        if self.offload and self.strategy not in ("zero2", "zero3"):
+            raise ValueError("offload needs strategy=zero2 or zero3")
+        if self.offload == "all" and self.strategy != "zero3":
+            raise ValueError("offload=all needs strategy=zero3; zero2 has its weights whole: set offload=optimizer")
+        return self
 
 
 class SaveConfig(Strict):
@@ -83,5 +106,10 @@ class RunConfig(Strict):
     """Delete the run that output_dir holds, and start anew."""
     batch: BatchConfig = BatchConfig()
     optim: OptimConfig = OptimConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    gradient_checkpointing: Literal["none", "full"] | PositiveInt = "none"
+    """Save memory for a third more work: full: keep only what goes from layer to layer; K: of every K-th layer."""
+    deterministic: bool = False
+    """On a GPU, use only kernels that give the same bits each time, slower; on a CPU it makes no difference."""
     save: SaveConfig = SaveConfig()
     log: LogConfig = LogConfig()

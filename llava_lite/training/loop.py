@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 
 from llava_lite.config import dump_config
-from llava_lite.distributed import gather, is_main
+from llava_lite.distributed import barrier, gather, is_main, seed_step
 from llava_lite.training.config import RunConfig
-from llava_lite.training.engine import PlainEngine
+from llava_lite.training.engine import Engine
 from llava_lite.training.progress import RunLog, print_parts
 from llava_lite.training.resume import RunError, read_step, write_step
 
@@ -34,21 +34,21 @@ class Step(Protocol):
 
 
 def fit(
-    engine: PlainEngine,
+    engine: Engine,
     read_steps: Callable[[int], Iterator[Step]],
     config: RunConfig,
     *,
     num_samples: int,
     data_hash: str,
-    save: Callable[[Path], None],
+    save: Callable[[Path, Mapping[str, torch.Tensor]], None],
     write_lineage: Callable[[Path], None] | None = None,
     start_from: Path | None = None,
 ) -> None:
-    """Train to the end of the schedule.
+    """Train to the end of the schedule, and write the result to output_dir.
 
     read_steps: yields the steps from a given one on; num_samples, data_hash: of the data set, which a run cannot
-    exchange; save: writes a checkpoint into a folder; write_lineage: writes there what the data is; start_from: the
-    step folder to continue, whose weights the module already holds.
+    exchange; save: writes a checkpoint of these weights into a folder; write_lineage: writes there what the data is;
+    start_from: the step folder to continue, whose weights the module already holds.
     Raises RunError where the processes see different data, and on a loss that is not a number, naming the records of
     its step.
     """
@@ -67,8 +67,15 @@ def fit(
     }
 
     def checkpoint(step: int) -> None:
-        state = engine.state()
-        write_step(config.output_dir, step, save=save, optimizer=state, run=run, keep=config.save.keep)
+        state, weights = engine.state(), engine.weights()
+        write_step(
+            config.output_dir,
+            step,
+            save=lambda folder: save(folder, weights),
+            optimizer=state,
+            run=run,
+            keep=config.save.keep,
+        )
 
     start = 0
     if start_from is None:
@@ -88,6 +95,7 @@ def fit(
         began = time.perf_counter()
         for number, step in enumerate(read_steps(start), start=start):
             waited = time.perf_counter() - began
+            seed_step(config.seed, number)
             result = engine.train_step(number, step.batches, step.num_targets)
             if not math.isfinite(result.loss):
                 raise RunError(
@@ -106,3 +114,7 @@ def fit(
             if config.save.every_steps and (number + 1) % config.save.every_steps == 0:
                 checkpoint(number + 1)
             began = time.perf_counter()
+    weights = engine.weights()
+    if is_main():
+        save(config.output_dir, weights)
+    barrier()

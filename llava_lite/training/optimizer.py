@@ -11,10 +11,13 @@ from torch import nn
 from llava_lite.training.config import OptimConfig
 
 
-def make_optimizer(parts: Mapping[str, nn.Module], config: OptimConfig) -> torch.optim.AdamW:
-    """Build AdamW over what each part trains; a group is named by its part and holds its parameters' names.
+def make_optimizer(
+    parts: Mapping[str, nn.Module], config: OptimConfig, masters: Mapping[str, torch.Tensor] | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimiser over what each part trains; a group is named by its part and holds its parameters' names.
 
-    Weight decay spares vectors: biases and the weights of norms.
+    masters: by these names, what learns in place of the parameters themselves. Weight decay spares vectors: biases and
+    the weights of norms.
     """
     groups = []
     for part, module in parts.items():
@@ -25,7 +28,7 @@ def make_optimizer(parts: Mapping[str, nn.Module], config: OptimConfig) -> torch
                 rate = config.projector_lr if part == "projector" and config.projector_lr else config.lr
                 groups.append(
                     {
-                        "params": [p for _, p in chosen],
+                        "params": [masters[name] if masters else p for name, p in chosen],
                         "names": [name for name, _ in chosen],
                         "part": part,
                         "peak_lr": rate,
@@ -33,7 +36,18 @@ def make_optimizer(parts: Mapping[str, nn.Module], config: OptimConfig) -> torch
                         "weight_decay": config.weight_decay if decays else 0.0,
                     }
                 )
-    return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps)
+    if config.kind == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr)
+    if config.kind == "adamw":
+        return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps)
+    import bitsandbytes
+
+    kinds = {
+        "adamw_8bit": bitsandbytes.optim.AdamW8bit,  # type: ignore[attr-defined]
+        "paged_adamw": bitsandbytes.optim.PagedAdamW,  # type: ignore[attr-defined]
+        "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit,  # type: ignore[attr-defined]
+    }
+    return kinds[config.kind](groups, lr=config.lr, betas=config.betas, eps=config.eps)
 
 
 def schedule(config: OptimConfig, step: int, num_steps: int) -> float:

@@ -1,7 +1,9 @@
 """Everything that must come back for a run to go on as if it had not stopped, and the folders it lies in.
 
     output_dir/step-<n>/           the checkpoint after n steps, as any other
-    output_dir/step-<n>/state/     optimizer.safetensors, rng.safetensors, run.json
+    output_dir/step-<n>/state/     optimizer.safetensors, run.json
+
+Random numbers are not among it: those of a step follow from the run's seed and the step's number.
 
 A step folder is written under another name and renamed whole: one that has its name is complete.
 """
@@ -79,7 +81,6 @@ def write_step(
         state.mkdir(parents=True)
         save(new)
         save_file({k: v.detach().cpu().contiguous() for k, v in optimizer.items()}, state / "optimizer.safetensors")
-        save_file(_random_state(), state / "rng.safetensors")
         (state / "run.json").write_text(json.dumps({"step": step, **run}, indent=2), encoding="utf-8")
         shutil.rmtree(output_dir / f"step-{step}", ignore_errors=True)
         new.rename(output_dir / f"step-{step}")
@@ -89,7 +90,7 @@ def write_step(
 
 
 def read_step(folder: Path, run: Mapping[str, object]) -> tuple[int, dict[str, torch.Tensor]]:
-    """Return how many steps were done and the optimiser's state, and restore the random numbers.
+    """Return how many steps were done and the optimiser's state.
 
     Raises RunError if the run was another: another seed, other data or another step size.
     """
@@ -98,16 +99,7 @@ def read_step(folder: Path, run: Mapping[str, object]) -> tuple[int, dict[str, t
     changed = [f"{key}: {was.get(key)} then, {value} now" for key, value in run.items() if was.get(key) != value]
     if changed:
         raise RunError(f"{folder} belongs to another run ({'; '.join(changed)}); set it back, or overwrite=true")
-    random_state = load_file(state / "rng.safetensors")
-    torch.set_rng_state(random_state["cpu"])
-    if "cuda" in random_state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random_state["cuda"])
     return int(was["step"]), load_file(state / "optimizer.safetensors")
-
-
-def _random_state() -> dict[str, torch.Tensor]:
-    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
-    return {"cpu": torch.get_rng_state(), **cuda}
 
 
 def _delete_run(folder: Path) -> None:

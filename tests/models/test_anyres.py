@@ -57,15 +57,18 @@ def visual_embeds(model: Llava, batch: Batch) -> torch.Tensor:
     return model.embed(**inputs)[batch["input_ids"] == model.image_token_id]
 
 
+def projected(model: Llava, tiles: torch.Tensor) -> torch.Tensor:
+    """The projected patches of tiles [N, 3, H, W], without the newline below them: [N, P', D]."""
+    return model.projector(model.vision_tower(tiles))[:-1].unflatten(0, (len(tiles), -1))
+
+
 @torch.no_grad()
 def test_the_language_model_sees_what_the_original_merges(lively: tuple[Llava, Processor]) -> None:
     model, processor = lively
     mode = processor.transform.mode
     examples = [processor.encode(talk(size, seed)) for seed, size in enumerate(SIZES)]
     expected = [
-        plain_llava.merged(
-            model.projector(model.vision_tower(example.pixel_values)), size, mode, TILE, model.projector.image_newline
-        )
+        plain_llava.merged(projected(model, example.pixel_values), size, mode, TILE, model.projector.image_newline)
         for size, example in zip(SIZES, examples, strict=True)
     ]
     for example, merged in zip(examples, expected, strict=True):
@@ -82,7 +85,7 @@ def test_each_of_two_images_in_a_turn_is_its_padded_tile_and_a_newline(lively: t
     example = processor.encode(Conversation((turn,)))
     pad = processor.transform.with_mode("pad")
     newline = model.projector.image_newline[None]
-    expected = [torch.cat([model.projector(model.vision_tower(pad(image)))[0], newline]) for image in (one, two)]
+    expected = [torch.cat([projected(model, pad(image))[0], newline]) for image in (one, two)]
     found = visual_embeds(model, batch_of([example], processor))
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-6, rtol=0)
 

@@ -142,7 +142,7 @@ def test_each_patch_stands_in_its_place(llava: tuple[Llava, Processor], examples
     model, processor = llava
     batch = batch_of(examples, processor)
     embeds = model.embed(batch["input_ids"], batch["pixel_values"], batch["patch_index"])
-    patches = model.projector(model.vision_tower(batch["pixel_values"])).flatten(0, 1)
+    patches = model.projector(model.vision_tower(batch["pixel_values"]))
     places = batch["input_ids"][0] == model.image_token_id
     assert torch.equal(embeds[0, places], patches[batch["patch_index"]])
     words = model.language_model.get_input_embeddings()(batch["input_ids"])

@@ -35,13 +35,14 @@ def squares(features: torch.Tensor, stride: int) -> list[list[torch.Tensor]]:
 @pytest.mark.parametrize("reduce", ["shuffle", "pool"])
 def test_squares_become_tokens_in_raster_order(reduce: str, stride: int) -> None:
     projector = make_projector(f"{reduce}{stride}_mlp2x_gelu", 5, 7)
-    patches = projector(FEATURES)
+    table = projector(FEATURES)
+    patches = table.unflatten(0, (2, -1))
     assert patches.shape == (2, projector.num_patches(36), 7) == (2, 36 // stride**2, 7)
     mlp = make_projector("mlp2x_gelu", 5 * stride**2 if reduce == "shuffle" else 5, 7)
     mlp.load_state_dict(projector.state_dict())  # the same names
     for tile, expected in zip(patches, squares(FEATURES, stride), strict=True):
         merged = [square.flatten() if reduce == "shuffle" else square.mean(0) for square in expected]
-        torch.testing.assert_close(tile, mlp(torch.stack(merged)))
+        torch.testing.assert_close(tile, mlp(torch.stack(merged).unsqueeze(0)))
 
 
 @pytest.mark.parametrize("kind", ["shuffle2_mlp1x_gelu", "pool2_mlp3x_gelu"])

@@ -1,0 +1,102 @@
+"""Every engine on every number of processes does what one process does: the real command, real processes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.test_resume import NUM_STEPS, command, hashes, kill_after, rows, run
+
+ENGINES = {
+    "ddp": [],
+    "zero2": ["parallel.strategy=zero2"],
+    "zero3": ["parallel.strategy=zero3"],
+    "zero3 offloaded": ["parallel.strategy=zero3", "parallel.offload=all"],
+    "fsdp2": ["parallel.strategy=fsdp2"],
+}
+SHARDED = [name for name in ENGINES if name != "ddp"]
+ONE_STEP_OF_SGD = ["max_steps=1", "optim.kind=sgd", "optim.lr=1", "optim.warmup_ratio=0", "optim.clip=null"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
+
+
+@pytest.fixture(scope="module")
+def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records with an image and records without, one after the other, so that ranks differ in what they have."""
+    records = json.loads((world / "instructions.json").read_text())[:20]
+    text = {"conversations": [{"from": "human", "value": "What is red?"}, {"from": "gpt", "value": "A color."}]}
+    path = tmp_path_factory.mktemp("mixed") / "mixed.json"
+    path.write_text(json.dumps([r for record in records for r in (record, text)]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def train(lm_dir: Path, clip_dir: Path, world: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Run the command on the mixed data and return the run's folder."""
+
+    def run_it(*more: str, ranks: int = 1, out: Path | None = None) -> Path:
+        out = out or tmp_path_factory.mktemp("out") / "run"
+        few = ["data.path=" + str(mixed), "batch.tokens=300", "loader.workers=0"]
+        result = run(command(out, lm_dir, clip_dir, world, *few, *more, ranks=ranks))
+        assert result.returncode == 0, result.stderr[-3000:]
+        return out
+
+    return run_it
+
+
+@pytest.fixture(scope="module")
+def alone(train) -> dict[str, Path]:
+    """What one plain process does."""
+    return {"sgd": train(*ONE_STEP_OF_SGD), "adamw": train()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_learn_what_one_does(train, alone: dict[str, Path], engine: str) -> None:
+    """With plain SGD at rate 1 and no clipping, a weight's change is its gradient."""
+    two = train(*ONE_STEP_OF_SGD, *ENGINES[engine], ranks=2)
+    (one_row,), (row,) = rows(alone["sgd"] / "log.jsonl"), rows(two / "log.jsonl")
+    assert row["loss"] == pytest.approx(one_row["loss"], abs=1e-5)
+    assert row["grad_norm"] == pytest.approx(one_row["grad_norm"], rel=1e-6)
+    expected = weights(alone["sgd"])
+    for name, weight in weights(two).items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("engine", SHARDED)
+def test_several_steps_of_adamw_stay_together_and_a_killed_run_goes_on_bit_for_bit(
+    train, alone: dict[str, Path], tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path, mixed: Path, engine: str
+) -> None:
+    whole = train(*ENGINES[engine], ranks=3)
+    for one, three in zip(rows(alone["adamw"] / "log.jsonl"), rows(whole / "log.jsonl"), strict=True):
+        assert three["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    out = tmp_path / "run"
+    few = ["data.path=" + str(mixed), "batch.tokens=300", "loader.workers=1", *ENGINES[engine]]
+    kill_after(command(out, lm_dir, clip_dir, world, *few, ranks=3), out / "log.jsonl", 3)
+    train(*ENGINES[engine], "resume=auto", ranks=3, out=out)
+    last = f"step-{NUM_STEPS}"
+    assert hashes(out / last) == hashes(whole / last)
+    assert {"model.safetensors", "state/optimizer.safetensors"} == set(hashes(out / last))
+    trace = [(row["step"], row["loss"], row["grad_norm"]) for row in rows(out / "log.jsonl")]
+    assert trace == [(row["step"], row["loss"], row["grad_norm"]) for row in rows(whole / "log.jsonl")]
+
+
+@pytest.mark.parametrize(("before", "after"), [("zero3", "ddp"), ("ddp", "fsdp2"), ("fsdp2", "zero2")])
+def test_another_engine_on_other_processes_goes_on(
+    train, alone: dict[str, Path], tmp_path: Path, before: str, after: str
+) -> None:
+    out = tmp_path / "run"
+    train(*ENGINES[before], "save.keep=9", ranks=2, out=out)
+    (out / "config.json").unlink()
+    for step in (4, 6):  # as if it had stopped after the second
+        shutil.rmtree(out / f"step-{step}")
+    train(*ENGINES[after], "resume=auto", ranks=1, out=out)
+    for one, gone_on in zip(rows(alone["adamw"] / "log.jsonl"), rows(out / "log.jsonl"), strict=True):
+        assert gone_on["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert gone_on["tokens_per_s"].keys() == one["tokens_per_s"].keys()
