@@ -1,8 +1,8 @@
 """What a step costs: floating-point operations by what drives them, and what devices can do. Pure arithmetic.
 
-Counted are the model's multiplications (a multiply and an add are two operations), as the task needs them: padding, what
-checkpointing computes again and the optimiser are not work. So the ratio to a device's peak is MFU as Chowdhery et al.
-(PaLM, 2022, appendix B) define it. Norms, activations, softmax and embedding look-ups are left out, as there.
+Counted are the model's multiplications (a multiply and an add are two operations), as the task needs them: padding,
+what checkpointing computes again and the optimiser are not work. So the ratio to a device's peak is MFU as Chowdhery et
+al. (PaLM, 2022, appendix B) define it. Norms, activations, softmax and embedding look-ups are left out, as there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ def linear_flops(num_weights: int, *, flows: bool, trains: bool) -> int:
     """FLOPs of a weight matrix for one row, forward and backward: 2N, and 2N more for each gradient that it makes.
 
     flows: a gradient goes back through it, to something before it that learns; trains: it learns itself. So 6N is the
-    common case, 4N a frozen layer behind one that learns (or the first that learns), 2N a frozen one before all that do.
+    common case, 4N a frozen layer behind one that learns (or the first that learns), 2N a frozen one before all those.
     """
     return 2 * num_weights * (1 + flows + trains)
 
 
 def attention_flops(width: int, *, flows: bool) -> int:
-    """FLOPs of attention for one pair (a token, a token it sees): scores and weighted sum; backward costs twice as much.
+    """FLOPs of attention for one pair (a token, a token it sees): scores and weighted sum; backward costs twice it.
 
     width: heads * size of a head. What a kernel computes again in the backward pass is not counted.
     """
@@ -29,7 +29,7 @@ def attention_flops(width: int, *, flows: bool) -> int:
 
 
 def num_pairs(length: int, window: int | None = None) -> int:
-    """Pairs (a token, a token it sees) of a causal document; a window: how many tokens one sees at most, itself included.
+    """Pairs (a token, a token it sees) of a causal document; window: how many tokens one sees at most, itself included.
 
     Half of the square, as FlashAttention counts causal attention (Dao et al., 2022), and not the whole, as PaLM does.
     """
@@ -74,8 +74,8 @@ class Device:
     watts: int
 
 
-# By the name that torch.cuda.get_device_name gives. NVIDIA's sheets print twice these rates, with 2:4 sparsity, beside an
-# asterisk: nothing here is sparse. H200 and H100 SXM are the same chip.
+# By the name that torch.cuda.get_device_name gives. NVIDIA's sheets print twice these rates, with 2:4 sparsity, beside
+# an asterisk: nothing here is sparse. H200 and H100 SXM are the same chip.
 DEVICES: dict[str, Device] = {
     "NVIDIA A100-SXM4-40GB": Device(312, 39.4, 400),
     "NVIDIA A100-PCIE-40GB": Device(312, 39.4, 250),

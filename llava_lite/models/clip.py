@@ -26,9 +26,8 @@ class Clip(nn.Module):
         return {"clip": self.model}
 
     def cost(self, tile_size: int) -> Cost:
-        """FLOPs of a training pass on tiles of its one size."""
-        assert tile_size == self.model.config.vision_config.image_size
-        return clip_cost(self.model)
+        """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""
+        return clip_cost(self.model, tile_size)
 
     def forward(
         self,

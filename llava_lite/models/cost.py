@@ -1,12 +1,13 @@
 """What a pass through a model costs, read off its modules: their sizes, what of them learns, and what stands before it.
 
-Works on any module of these shapes: on the meta device, sharded (a layer knows its sizes), quantised, and with adapters.
+Works on any module of these shapes: on the meta device, sharded (a layer knows its sizes), quantised, with adapters.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -44,13 +45,13 @@ class _Walk:
         return _Layers(linear, convolution, list(attention.values()))
 
 
+@dataclass(frozen=True)
 class _Layers:
-    """FLOPs for one row of all linear layers, of all convolutions, and whether a gradient flows through each attention."""
+    """FLOPs of linear layers and of convolutions for one row; whether a gradient flows through each attention."""
 
-    def __init__(self, linear: int, convolution: int, attention: list[bool]) -> None:
-        self.linear = linear
-        self.convolution = convolution
-        self.attention = attention
+    linear: int
+    convolution: int
+    attention: list[bool]
 
 
 def llava_cost(
@@ -75,11 +76,11 @@ def llava_cost(
     return Cost(per_tile, body.linear, per_target, per_pair)
 
 
-def clip_cost(model: CLIPModel) -> Cost:
+def clip_cost(model: CLIPModel, tile_size: int) -> Cost:
     """Cost of CLIP, whose tiles are pictures, whose documents are captions, and whose targets are pairs of them."""
     config: Any = model.config
     vision, text = _Walk(), _Walk()
-    num_patches = count_patches(config.vision_config, config.vision_config.image_size)
+    num_patches = count_patches(config.vision_config, tile_size)
     per_tile = _tower_cost(vision.through(model.vision_model), config.vision_config, num_patches, num_patches + 1)
     per_tile += vision.through(model.visual_projection).linear
     layers = text.through(model.text_model)
