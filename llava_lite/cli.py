@@ -216,6 +216,22 @@ def doctor(
 
 
 @app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The output_dir of a run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="That of another.")],
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Losses so far apart count as equal.")] = 0.0,
+) -> None:
+    """Find the first step at which two runs differ; exits with 1 if there is one."""
+    from rich.console import Console
+
+    from llava_lite.training.compare import compare_runs, read_run
+
+    runs = [read_run(folder) for folder in (run_a, run_b)]
+    equal = compare_runs(*runs, tolerance=tolerance, console=Console(highlight=False))
+    raise typer.Exit(0 if equal else 1)
+
+
+@app.command()
 def ask(
     model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
     question: Annotated[str, typer.Argument()],

@@ -42,7 +42,7 @@ ROWS = {
     "images": row("", outside="PIL numpy torch transformers"),
     "token_counter": row("", outside="tokenizers"),
     "processor": row("conversation images token_counter"),
-    "models": row("processor conversation images distributed"),
+    "models": row("processor conversation images distributed flops"),
     "checkpoint": row("models processor conversation images distributed"),
     "data": row("processor conversation images distributed config"),
     "training": row("models.loss distributed config flops", never="PIL"),

@@ -101,6 +101,9 @@ class CaptionSteps:
             num_samples=len(records),
             tokens={"text": int(text["attention_mask"].sum()), "pairs": len(records)},
             ids=[record.id for record in records],
+            documents=text["attention_mask"].sum(1).tolist(),
+            num_tiles=len(records),
+            tile_size=self.transform.size,
         )
 
     def _check_lengths(self) -> None:

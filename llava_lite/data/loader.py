@@ -38,6 +38,7 @@ class Step:
     """What one rank does in one optimiser step, and what there is to count in it.
 
     num_targets: what the loss is summed over; tokens: how many there are of each sort; ids: the records, for messages;
+    documents: the length of each sample; num_tiles, tile_size: of the images, without blank tiles, and their pixels;
     failed: samples that could not be read and were replaced
     """
 
@@ -46,6 +47,9 @@ class Step:
     num_samples: int
     tokens: Mapping[str, int]
     ids: Sequence[str]
+    documents: Sequence[int]
+    num_tiles: int
+    tile_size: int
     failed: Sequence[Failure] = ()
 
 

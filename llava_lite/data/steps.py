@@ -138,6 +138,9 @@ class InstructionSteps:
         batches: list[Mapping[str, torch.Tensor]] = []
         tokens = Counter(text=0, image=0, learnt=0)
         ids: list[str] = []
+        documents: list[int] = []
+        num_tiles = 0
+        tile_size = processor.transform.size if processor.transform else 0
         failed: list[Failure] = []
         for row in rows:
             examples = []
@@ -149,9 +152,11 @@ class InstructionSteps:
                 examples,
                 num_patches=processor.num_patches,
                 packed=self.packing,
-                tile_size=processor.transform.size if processor.transform else 0,
+                tile_size=tile_size,
             )
             batches.append(cast("Mapping[str, torch.Tensor]", batch))  # a TypedDict is one, but mypy does not say so
+            documents += [len(example.input_ids) for example in examples]
+            num_tiles += sum(len(example.pixel_values) for example in examples)
             num_image = sum(len(example.patch_index) for example in examples)
             tokens["image"] += num_image
             tokens["text"] += sum(len(example.input_ids) for example in examples) - num_image
@@ -162,6 +167,9 @@ class InstructionSteps:
             num_samples=len(ids),
             tokens=tokens,
             ids=ids,
+            documents=documents,
+            num_tiles=num_tiles,
+            tile_size=tile_size,
             failed=failed,
         )
 

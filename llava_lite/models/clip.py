@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers import CLIPModel
 
+from llava_lite.flops import Cost
+from llava_lite.models.cost import clip_cost
 from llava_lite.models.loss import Loss, contrastive_loss
 from llava_lite.models.pretrained import load_part
 
@@ -22,6 +24,10 @@ class Clip(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """Both towers learn as one part."""
         return {"clip": self.model}
+
+    def cost(self, tile_size: int) -> Cost:
+        """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""
+        return clip_cost(self.model, tile_size)
 
     def forward(
         self,

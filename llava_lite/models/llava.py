@@ -10,7 +10,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from llava_lite.flops import Cost
 from llava_lite.models import attention
+from llava_lite.models.cost import llava_cost
 from llava_lite.models.loss import IGNORE, Loss, token_loss
 from llava_lite.models.projector import Projector
 from llava_lite.models.vision_tower import VisionTower
@@ -52,6 +54,10 @@ class Llava(nn.Module):
         for name, part in self.parts().items():
             part.requires_grad_(name in parts)
             part.train(name in parts)
+
+    def cost(self, tile_size: int) -> Cost:
+        """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""
+        return llava_cost(self.vision_tower, self.projector, self.language_model, tile_size)
 
     def embed(
         self,

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from llava_lite.config import Strict
+from llava_lite.training import trackers
 
 
 class BatchConfig(Strict):
@@ -86,7 +87,9 @@ class LogConfig(Strict):
     """What a run says of itself, on the terminal and in `output_dir/log.jsonl`."""
 
     every_steps: int = Field(default=1, gt=0)
-    """Write a line every so many steps."""
+    """Write a line every so many steps; its rates are over all steps since the last line."""
+    to: tuple[trackers.Name, ...] = ()
+    """Show the same figures in TensorBoard (`output_dir/tensorboard`), trackio or W&B as well."""
 
 
 class RunConfig(Strict):

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from llava_lite import distributed
+from llava_lite.flops import Cost
 from llava_lite.models.loss import Loss
 from llava_lite.training.config import OptimConfig, ParallelConfig
 from llava_lite.training.optimizer import make_optimizer, schedule
@@ -29,11 +30,13 @@ _BUCKET = 2**28
 
 
 class Trainable(Protocol):
-    """Any module whose forward(**batch) returns a Loss, and that can name its parts."""
+    """Any module whose forward(**batch) returns a Loss, and that can name its parts and say what it costs."""
 
     def __call__(self, **batch: torch.Tensor) -> Loss: ...
 
     def parts(self) -> dict[str, nn.Module]: ...
+
+    def cost(self, tile_size: int) -> Cost: ...
 
 
 @dataclass(frozen=True)

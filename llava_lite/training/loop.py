@@ -16,21 +16,14 @@ from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import Engine
 from llava_lite.training.progress import RunLog, print_parts
 from llava_lite.training.resume import RunError, read_step, write_step
+from llava_lite.training.throughput import Work
 
 
-class Step(Protocol):
+class Step(Work, Protocol):
     """This rank's share of one optimiser step (see `data.loader.Step`)."""
 
     @property
     def batches(self) -> Sequence[Mapping[str, torch.Tensor]]: ...
-    @property
-    def num_targets(self) -> int: ...
-    @property
-    def num_samples(self) -> int: ...
-    @property
-    def tokens(self) -> Mapping[str, int]: ...
-    @property
-    def ids(self) -> Sequence[str]: ...
 
 
 def fit(
@@ -88,9 +81,7 @@ def fit(
     if write_lineage:
         write_lineage(config.output_dir)
     print_parts(engine.describe())
-    log = RunLog(
-        config.output_dir / "log.jsonl", start=start, num_steps=engine.num_steps, every_steps=config.log.every_steps
-    )
+    log = RunLog(config, engine.module, start=start, num_steps=engine.num_steps)
     with log:
         began = time.perf_counter()
         for number, step in enumerate(read_steps(start), start=start):
@@ -103,14 +94,7 @@ def fit(
                     "look at them, or lower optim.lr; the checkpoints are from before"
                 )
             seconds = time.perf_counter() - began
-            log.step(
-                number + 1,
-                result,
-                seconds=seconds,
-                waited=waited,
-                num_samples=step.num_samples,
-                tokens=step.tokens,
-            )
+            log.step(number + 1, result, step, seconds=seconds, waited=waited)
             if config.save.every_steps and (number + 1) % config.save.every_steps == 0:
                 checkpoint(number + 1)
             began = time.perf_counter()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from llava_lite import distributed
+from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import StepResult
+from llava_lite.training.throughput import Costly, Meter, Work
+from llava_lite.training.trackers import Tracker, flat, open_trackers
+
+_AROUND = 37  # the columns beside the description: step 12345/12345, a bar of 8, left 0:00:00
 
 
 def print_parts(rows: Sequence[Mapping[str, object]]) -> None:
@@ -27,69 +32,84 @@ def print_parts(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 class RunLog:
-    """The progress line and the log file; of the main process alone. Steps before `start` stay in the log."""
+    """The progress line, the log file and the trackers. Steps before `start` stay in the log.
 
-    def __init__(self, path: Path, *, start: int, num_steps: int, every_steps: int) -> None:
-        self.path = path
-        self.every_steps = every_steps
+    Of the main process alone; the others only help to count.
+    """
+
+    def __init__(self, config: RunConfig, module: Costly, *, start: int, num_steps: int) -> None:
+        self.path = config.output_dir / "log.jsonl"
+        self.every_steps = config.log.every_steps
         self.num_steps = num_steps
+        self.meter = Meter(module)
         self.console = _console()
+        self.rates: list[str] = []
         self.progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(),
+            BarColumn(bar_width=8),
             TextColumn("{task.description}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task("", total=num_steps, completed=start)
+        self.trackers: list[Tracker] = []
         if distributed.is_main():
-            _cut(path, start)
+            _cut(self.path, start)
+            told = config.model_dump(mode="json")
+            self.trackers = open_trackers(config.log.to, config.output_dir, told, start=start)
 
     def __enter__(self) -> RunLog:
         self.progress.start()
-        self.began = time.perf_counter()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
+        for tracker in self.trackers:
+            tracker.finish()
 
-    def step(
-        self,
-        number: int,
-        result: StepResult,
-        *,
-        seconds: float,
-        waited: float,
-        num_samples: int,
-        tokens: Mapping[str, int],
-    ) -> None:
-        """Record step `number` (counted from 1). tokens: of this rank; seconds: of the step, with `waited` for data.
+    def step(self, number: int, result: StepResult, work: Work, *, seconds: float, waited: float) -> None:
+        """Record step `number` (counted from 1). work: of this rank; seconds: of the step, with `waited` for data."""
+        self.meter.add(work, seconds=seconds, waited=waited)
+        due = number % self.every_steps == 0 or number == self.num_steps
+        if due:
+            row = {"step": number, "loss": result.loss, "grad_norm": result.grad_norm, "lr": result.learning_rates}
+            row |= self.meter.read()
+            self.rates = describe_rates(row)
+            self._write(row)
+        words = [f"loss {result.loss:.4f}", *self.rates]
+        self.progress.update(self.task, completed=number, description=fit_in(self.console.width - _AROUND, words))
+        if due and not self.console.is_terminal and (number % 50 == 0 or number == self.num_steps):
+            self.console.print("  ".join([f"step {number}/{self.num_steps}", *words]), soft_wrap=True)
 
-        Rates count every rank alike.
-        """
-        ranks = distributed.world_size()
-        row = {
-            "step": number,
-            "loss": result.loss,
-            "grad_norm": result.grad_norm,
-            "lr": result.learning_rates,
-            "seconds": round(seconds, 4),
-            "data_wait": round(waited, 4),
-            "samples_per_s": round(num_samples * ranks / seconds, 2),
-            "tokens_per_s": {sort: round(count * ranks / seconds, 1) for sort, count in tokens.items()},
-        }
-        rate = (tokens.get("text", 0) + tokens.get("image", 0)) * ranks / seconds
-        line = f"loss {result.loss:.4f}  {rate:,.0f} tokens/s  data wait {waited / seconds:.0%}"
-        self.progress.update(self.task, completed=number, description=line)
-        if not distributed.is_main() or (number % self.every_steps and number != self.num_steps):
+    def _write(self, row: Mapping[str, Any]) -> None:
+        if not distributed.is_main():
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if not self.console.is_terminal and (number % 50 == 0 or number == self.num_steps):
-            self.console.print(f"step {number}/{self.num_steps}  {line}")
+        for tracker in self.trackers:
+            tracker.log({name: value for name, value in flat(row) if name != "step"}, row["step"])
+
+
+def describe_rates(row: Mapping[str, Any]) -> list[str]:
+    """Say a row's rates, the most telling first."""
+    tokens = row["tokens_per_s"]
+    rate = tokens.get("text", 0) + tokens.get("image", 0)
+    words = [f"{rate:,.0f} tokens/s", f"data wait {row['data_wait'] / row['seconds']:.0%}"]
+    words += [f"MFU {row['mfu']:.0%}"] if "mfu" in row else [f"{row['tflops']:.3g} TFLOP/s"]
+    words.append(f"{row['samples_per_s']:,.1f} samples/s")
+    return words + [f"{row[name]:.1f} GiB" for name in ("gpu_peak_gib", "process_peak_gib") if name in row]
+
+
+def fit_in(width: int, words: Sequence[str]) -> str:
+    """Join the first of the words, as many as one line takes."""
+    line = words[0]
+    for word in words[1:]:
+        if len(line) + 2 + len(word) > width:
+            break
+        line += f"  {word}"
+    return line
 
 
 def _cut(path: Path, start: int) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from llava_lite import distributed
 from llava_lite.training.config import RunConfig
+from llava_lite.training.trackers import IDS, find_missing
 
 
 class RunError(ValueError):
@@ -30,8 +31,11 @@ class RunError(ValueError):
 def find_start(config: RunConfig) -> Path | None:
     """Return the checkpoint to continue, or None to start anew; deletes a former run if told to overwrite.
 
-    Raises RunError if output_dir holds a run and neither resume nor overwrite says what to do with it.
+    Raises RunError if output_dir holds a run and neither resume nor overwrite says what to do with it, or if the run is
+    to be logged with what is not installed.
     """
+    if missing := find_missing(config.log.to):
+        raise RunError(f"log.to: {', '.join(missing)} not installed; pip install 'llava-lite[log]', or leave it out")
     folder = config.output_dir
     steps = step_folders(folder)
     done = (folder / "config.json").is_file()
@@ -104,9 +108,9 @@ def read_step(folder: Path, run: Mapping[str, object]) -> tuple[int, dict[str, t
 
 def _delete_run(folder: Path) -> None:
     """Delete what runs write, and nothing else a user may keep there."""
-    for path in [*folder.glob("step-*"), *folder.glob(".step-*"), folder / ".writing"]:
+    for path in [*folder.glob("step-*"), *folder.glob(".step-*"), folder / ".writing", folder / "tensorboard"]:
         shutil.rmtree(path, ignore_errors=True)
-    for name in ("config.json", "log.jsonl", "train.yaml", "lineage.json", "left_out.jsonl"):
+    for name in ("config.json", "log.jsonl", "train.yaml", "lineage.json", "left_out.jsonl", IDS):
         (folder / name).unlink(missing_ok=True)
     for path in [*folder.glob("*.safetensors"), *folder.glob("failed*.jsonl")]:
         path.unlink()

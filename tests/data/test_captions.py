@@ -60,6 +60,7 @@ def test_a_step_is_one_batch_of_images_beside_their_own_captions(
     (batch,) = step.batches
     numbers = steps.order.step(0)
     assert step.ids == [f"c{i}" for i in numbers] and step.num_samples == step.num_targets == 4
+    assert sum(step.documents) == step.tokens["text"] and step.num_tiles == len(step.documents) == 4
     for i, tile, caption in zip(numbers, batch["pixel_values"], captions(step, tokenizer), strict=True):
         assert torch.equal(tile[None], steps.transform(PilImage.open(tmp_path / f"{i}.png")))
         assert caption in records[i]["captions"]

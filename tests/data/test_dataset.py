@@ -201,6 +201,19 @@ def test_a_step_counts_what_is_in_it(tmp_path: Path, records: list[dict], proces
     assert step.num_targets == step.tokens["learnt"] == learnt
     assert step.tokens["image"] == P * sum(len(example.pixel_values) for example in examples)
     assert step.tokens["text"] + step.tokens["image"] == sum(len(example.input_ids) for example in examples)
+    assert sorted(step.documents) == sorted(len(example.input_ids) for example in examples)
+    assert step.num_tiles == sum(len(example.pixel_values) for example in examples)
+    assert all(batch["pixel_values"].shape[2:] == (step.tile_size,) * 2 for batch in step.batches)
+
+
+def test_a_blank_tile_is_not_counted(tmp_path: Path, records: list[dict], processor: Processor) -> None:
+    for record in records:
+        record.pop("image", None)
+        for turn in record["conversations"]:
+            turn["value"] = turn["value"].replace("<image>", "")
+    step = make_steps(open_data(tmp_path, records, processor)).make(0)
+    assert all(len(batch["pixel_values"]) == 1 for batch in step.batches)
+    assert step.num_tiles == step.tokens["image"] == 0
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -98,6 +98,12 @@ def test_resumed_after_kill_equals_uninterrupted(
     assert [step for step, *_ in trace] == list(range(1, NUM_STEPS + 1))
 
 
+def counts(row: dict, *, ranks: int) -> dict[str, float]:
+    """What a step did, from its rates."""
+    rates = row["tokens_per_s"] | {"samples": row["samples_per_s"], "TFLOP": row["tflops"] * ranks}
+    return {name: rate * row["seconds"] for name, rate in rates.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_two_ranks_equal_one(uninterrupted: Path, tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path) -> None:
@@ -106,6 +112,8 @@ def test_two_ranks_equal_one(uninterrupted: Path, tmp_path: Path, lm_dir: Path, 
     for two, one in zip(rows(tmp_path / "run" / "log.jsonl"), rows(uninterrupted / "log.jsonl"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+        assert two["batch"] == one["batch"]
+        assert counts(two, ranks=2) == pytest.approx(counts(one, ranks=1), rel=2e-3)  # but for the rows' rounding
     first = [rows(folder / "log.jsonl")[0] for folder in (tmp_path / "run", uninterrupted)]
     assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=1e-6)
     assert first[0]["grad_norm"] == pytest.approx(first[1]["grad_norm"], rel=1e-6)
