@@ -9,6 +9,7 @@ The vision tower stays frozen. LLaVA-1.5: 665K conversations, one epoch, 128 sam
 """
 
 import torch
+from pydantic import PositiveInt
 
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import holds_projector_alone, load, load_processor, save
@@ -55,6 +56,8 @@ class Config(RunConfig):
 
     train: tuple[Part, ...] = ("projector", "language_model")
     """The parts that learn."""
+    vision_layers: PositiveInt | None = None
+    """Where the vision tower learns: only its last so many layers."""
     model: ModelConfig
     data: DataConfig
     loader: LoaderConfig = LoaderConfig()
@@ -107,7 +110,7 @@ def main(config: Config) -> None:
 
     torch.manual_seed(config.seed)
     model, processor = load(start_from, dtype=distributed.dtype()) if start_from else start_model(config.model)
-    model.to(distributed.device()).train_only(config.train)
+    model.to(distributed.device()).train_only(config.train, vision_layers=config.vision_layers)
     checkpoint_layers(model, config.gradient_checkpointing)
 
     dataset = InstructionDataset(

@@ -49,11 +49,16 @@ class Llava(nn.Module):
         """The parts there are, by name."""
         return dict(self.named_children())
 
-    def train_only(self, parts: Collection[Part]) -> None:
-        """Train these parts and freeze the others."""
+    def train_only(self, parts: Collection[Part], *, vision_layers: int | None = None) -> None:
+        """Train these parts and freeze the others. vision_layers: of the tower, only the last so many; None: all.
+
+        Raises PartError if it has fewer.
+        """
         for name, part in self.parts().items():
             part.requires_grad_(name in parts)
             part.train(name in parts)
+        if self.vision_tower is not None and "vision_tower" in parts:
+            self.vision_tower.train_layers(vision_layers)
 
     def cost(self, tile_size: int) -> Cost:
         """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""

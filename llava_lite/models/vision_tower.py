@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import (
     SiglipVisionConfig,
     SiglipVisionModel,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llava_lite.models.pretrained import PartError, load_part, read_part_config
 
@@ -89,6 +91,7 @@ _NAFLEX = (
     "a SigLIP 2 of flexible size (NaFlex), which takes lists of patches with a mask, not square tiles; "
     "use the SigLIP 2 of fixed size (its name ends with a size, its config.json says model_type siglip)"
 )
+_UNUSED = r"(vision_model\.)?(post_)?layernorm\.|embeddings\.mask_token$"  # kept, but no feature comes from it
 _REFUSED = {"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX}
 
 
@@ -106,6 +109,19 @@ class VisionTower(nn.Module):
     @property
     def hidden_size(self) -> int:
         return int(self.model.config.hidden_size)
+
+    def train_layers(self, last: int | None) -> None:
+        """Let the tower learn: its last so many layers, or, with None, all that its features come from.
+
+        Raises PartError if it has fewer.
+        """
+        layers = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if last is not None and last > len(layers):
+            raise PartError(f"vision_layers={last}: the tower runs {len(layers)} layers; lower it, or leave it out")
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(last is None and not re.match(_UNUSED, name))
+        for layer in layers[-last:] if last is not None else ():
+            layer.requires_grad_(True)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values: float [N, 3, H, W] -> features [N, P, Dv]."""

@@ -39,6 +39,8 @@ class OptimConfig(Strict):
     """Peak learning rate."""
     projector_lr: float | None = Field(default=None, gt=0)
     """Peak learning rate of the projector; by default `lr`."""
+    vision_tower_lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the vision tower, where it trains; by default `lr`."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the first and second moment."""
     eps: float = 1e-8

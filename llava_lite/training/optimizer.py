@@ -19,13 +19,14 @@ def make_optimizer(
     masters: by these names, what learns in place of the parameters themselves. Weight decay spares vectors: biases and
     the weights of norms.
     """
+    rates = {"projector": config.projector_lr, "vision_tower": config.vision_tower_lr}
     groups = []
     for part, module in parts.items():
         named = [(f"{part}.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
         for decays in (True, False):
             chosen = [(name, p) for name, p in named if (p.ndim > 1) == decays]
             if chosen:
-                rate = config.projector_lr if part == "projector" and config.projector_lr else config.lr
+                rate = rates.get(part) or config.lr
                 groups.append(
                     {
                         "params": [masters[name] if masters else p for name, p in chosen],

@@ -15,6 +15,7 @@ from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import PartError
 from llava_lite.models.vision_tower import TOWERS, count_patches, load_vision_tower
 from llava_lite.processor import Example, Processor
+from llava_lite.training.memory import transformer_layers
 from tests.conftest import assemble_lively
 from tests.families import TOWER_CONFIGS, write_tower
 
@@ -49,6 +50,20 @@ def test_no_layers_hidden_states_are_kept(tmp_path: Path, model_type: str) -> No
         module.register_forward_hook(lambda m, args, out, name=name: ran.append(name))
     tower(PIXELS)
     assert not {"post_layernorm", "layernorm", "head"} & set(ran)
+
+
+@pytest.mark.parametrize("model_type", TOWER_CONFIGS)
+def test_a_learning_tower_learns_what_its_features_come_from_and_nothing_else(tmp_path: Path, model_type: str) -> None:
+    write_tower(tmp_path, model_type)
+    tower = load_vision_tower(str(tmp_path), feature_layer=-1, dtype=torch.float32)
+    tower.train_layers(None)
+    tower(PIXELS).sum().backward()
+    named = dict(tower.named_parameters())
+    assert {name for name, p in named.items() if p.requires_grad} == {n for n, p in named.items() if p.grad is not None}
+    tower.train_layers(1)
+    assert sum(p.requires_grad for p in named.values()) == len(list(transformer_layers(tower)[-1].parameters()))
+    with pytest.raises(PartError, match=r"vision_layers=4: the tower runs 3 layers; lower it"):
+        tower.train_layers(4)
 
 
 def test_dinov2_takes_tiles_of_whole_patches_and_the_others_of_their_size(tmp_path: Path) -> None:
