@@ -11,11 +11,12 @@ language model learns an adapter, which is what is written; `llava-lite merge` m
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from llava_lite import distributed
-from llava_lite.checkpoint.folder import base_of, holds_projector_alone, load, load_processor, save
+from llava_lite.checkpoint.folder import base_of, holds_adapter, holds_projector_alone, load, load_processor, save
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline, make_processor
 from llava_lite.config import Strict
 from llava_lite.data.dataset import InstructionDataset
@@ -86,6 +87,8 @@ def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
     dtype = distributed.dtype()
     if config.checkpoint is None:
         return assemble(list_parts(config), dtype=dtype, quantize=config.quantize)
+    if holds_adapter(config.checkpoint):
+        raise CheckpointError(f"{config.checkpoint}: an adapter; make it whole first, with llava-lite merge")
     model, processor = load(config.checkpoint, dtype=dtype, quantize=config.quantize, **find_again(config))
     processor = adapt(processor, config)
     fit_newline(model, processor)
@@ -121,16 +124,22 @@ def adapt(processor: Processor, config: ModelConfig) -> Processor:
     return processor.with_template(choose_template(config.template, processor.tokenizer))
 
 
-def find_adapter(config: Config) -> tuple[Lora, Parts | str] | tuple[None, None]:
-    """Return the adapter that is asked for and what it stands beside; say what contradicts it."""
+def find_lora(config: Config) -> Lora | None:
+    """Return the adapter that is asked for; say what contradicts it."""
     if config.lora is None:
         if config.model.quantize:
             raise CheckpointError("model.quantize: weights of few bits do not learn; set lora too, or leave it out")
-        return None, None
+        return None
     if "language_model" not in config.train or "vision_tower" in config.train:
         raise CheckpointError("lora: trains the language model, not the vision tower; train=[projector,language_model]")
-    lora, start = Lora(**config.lora.model_dump()), config.model
-    return lora, list_parts(start) if start.checkpoint is None else base_of(start.checkpoint, **find_again(start))
+    return Lora(**config.lora.model_dump())
+
+
+def find_base(config: ModelConfig, start_from: Path | None) -> Parts | str:
+    """Return what an adapter stands beside: what it stood beside, or what it starts from."""
+    if start_from is not None:
+        return base_of(start_from)
+    return list_parts(config) if config.checkpoint is None else base_of(config.checkpoint, **find_again(config))
 
 
 def check_adapter(model: Llava, lora: Lora | None, quantize: Quantize | None) -> None:
@@ -149,7 +158,7 @@ def main(config: Config) -> None:
     distributed.start()
     if is_finished(config):
         return distributed.logger.info("%s is finished; nothing to do", config.output_dir)
-    lora, parts = find_adapter(config)
+    lora = find_lora(config)
     start_from = find_start(config)
 
     torch.manual_seed(config.seed)
@@ -160,6 +169,7 @@ def main(config: Config) -> None:
     else:
         model, processor = load(start_from, dtype=distributed.dtype())
         check_adapter(model, lora, config.model.quantize)
+    parts = find_base(config.model, start_from) if lora else None
     model.to(distributed.device()).train_only(config.train)
 
     dataset = InstructionDataset(

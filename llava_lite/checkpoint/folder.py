@@ -163,17 +163,17 @@ def holds_adapter(folder: str | Path) -> bool:
     return "adapter" in read_config(Path(folder)).get("llava_lite", {})
 
 
-def base_of(folder: str, *, vision_tower: str | None = None, language_model: str | None = None) -> Parts | str:
-    """Return what an adapter says it stands beside that starts from a checkpoint: its parts, or it itself if whole.
+def base_of(folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None) -> Parts | str:
+    """Return what an adapter stands beside that starts from, or goes on from, a checkpoint: `save` takes it.
 
-    Raises CheckpointError for a part that is gone, and for an adapter.
+    Raises CheckpointError for a part that is gone.
     """
-    if holds_adapter(folder):
-        raise CheckpointError(f"{folder}: an adapter; make it whole first: llava-lite merge {folder} OUT")
-    if not holds_projector_alone(folder):
-        return folder
-    record = read_config(Path(folder))["llava_lite"]["parts"]
-    return find_parts(record, Path(folder), verify=False, vision_tower=vision_tower, language_model=language_model)
+    folder = Path(folder)
+    about = read_config(folder).get("llava_lite", {})
+    if "parts" in about:
+        again = {"vision_tower": vision_tower, "language_model": language_model}
+        return find_parts(about["parts"], folder, verify=False, **again)
+    return _find_base(about, folder, language_model, verify=False) if "checkpoint" in about else str(folder)
 
 
 def read_config(folder: Path) -> dict:

@@ -59,14 +59,14 @@ def merge_checkpoint(folder: str | Path, out: Path, *, into: str = "dequantized"
         allowed = _INT8 if quantize == "8bit" and into == "dequantized" else _MAY_DIFFER[kind]
         if not difference <= allowed * largest:
             raise CheckpointError(
-                f"{folder}: merged, its logits differ by {difference:.2g} (the largest is {largest:.3g}), which is more "
-                f"than rounding to {str(kind).removeprefix('torch.')} explains; nothing was written"
+                f"{folder}: merged, its logits differ by {difference:.2g} (the largest is {largest:.3g}), which is "
+                f"more than rounding to {str(kind).removeprefix('torch.')} explains; nothing was written"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         (new / "whole").replace(out)
     finally:
         shutil.rmtree(new)
-    told = f"{out}: merged; its logits differ from the adapter's by at most {difference:.2g} (the largest is {largest:.3g})"
+    told = f"{out}: merged; logits differ from the adapter's by at most {difference:.2g} (the largest is {largest:.3g})"
     if quantize and into == "original":
         told += f"\nfrom those beside the {quantize} base, as it was trained, by {_differ(merged, trained):.2g}"
     return told

@@ -144,7 +144,7 @@ def merge(language_model: Any) -> None:
 
 
 def quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with double quantisation (QLoRA, Dettmers et al., 2023), or LLM.int8; computed in `dtype`, without the head."""
+    """NF4 with double quantisation (QLoRA, Dettmers et al., 2023), or LLM.int8; computed in `dtype`, not the head."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says of each int8 product that it rounds its input
     if quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
