@@ -173,7 +173,8 @@ def find_parts(record: dict[str, object], folder: Path, *, verify: bool = True, 
 
 def find_part(name: str, entry: dict, folder: Path, *, verify: bool, instead: str | None = None) -> str:
     """Find what `record_part` wrote down, as `find_parts` does."""
-    part = instead or (str(folder / entry["path"]) if entry["folder"] else entry["path"])
+    # without `..`: a run that goes on keeps this path, and the step folder that it leads through is deleted
+    part = instead or (os.path.normpath(folder / entry["path"]) if entry["folder"] else entry["path"])
     if entry["folder"] and not instead and not Path(part).is_dir():
         raise CheckpointError(f"{folder}: its {name} is not at {part} any more; say where it is: model.{name}=...")
     if verify and _hash_weights(part) != entry["sha256"]:

@@ -114,7 +114,7 @@ def test_gradient_checkpointing_changes_no_gradient(parts: Parts, learning: list
     assert model.language_model.is_activation_checkpointing
     times: list[int] = []
     block = model.language_model.model.layers[0].mlp
-    block.register_forward_hook(lambda *_: times.append(1))
+    block.register_forward_pre_hook(lambda *_: times.append(1))
     after = gradients(model, batch)
     assert len(times) == 2  # once more, on the way back
     assert before.keys() == after.keys()
