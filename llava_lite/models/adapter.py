@@ -78,8 +78,7 @@ def linear_layers(language_model: Any) -> tuple[str, ...]:
 
 
 def train_adapter(language_model: PreTrainedModel, learns: bool) -> None:
-    """Freeze all but the adapters, and these too unless they shall learn."""
-    language_model.requires_grad_(False)
+    """Let the adapters learn, or freeze them; all else PEFT has frozen when they were attached."""
     for weight in _weights(language_model).values():
         weight.requires_grad_(learns)
 
