@@ -249,6 +249,21 @@ def ask(
     print(answer)
 
 
+@app.command()
+def merge(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="A folder that finetuning with lora wrote.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the whole model.")],
+    into: Annotated[
+        str, typer.Option(help="Of a quantised base: dequantized, which it was trained beside, or original.")
+    ] = "dequantized",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.  [default: as it computes]")] = None,
+) -> None:
+    """Make an adapter and its base one whole checkpoint, and see that it answers as they do."""
+    from llava_lite.checkpoint.merge import merge_checkpoint
+
+    print(merge_checkpoint(adapter, out, into=into, dtype=dtype))
+
+
 @app.command("list")
 def list_files() -> None:
     """List recipes, benchmarks and configurations."""

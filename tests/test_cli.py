@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 import llava_lite
-from llava_lite.checkpoint.folder import load_processor
+from llava_lite.checkpoint.folder import load_processor, save
+from llava_lite.checkpoint.parts import Parts
 from llava_lite.cli import main
 from llava_lite.data.sample import read_sample
+from llava_lite.models.adapter import Lora
 from llava_lite.recipes import names
+from tests.conftest import assemble_lively
 
 
 def llava(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -237,3 +240,17 @@ def test_ask_prints_the_answer_alone(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(sys, "argv", ["llava-lite", *command])
     assert llava(monkeypatch, *command) == 0
     assert capsys.readouterr() == ("What? ['a.png', 'b.png'] 7 0.0\n", "loading ...\n")
+
+
+def test_merge_prints_what_it_measured_or_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts: Parts, llava_dir: Path, tmp_path: Path
+) -> None:
+    model, processor = assemble_lively(parts)
+    model.add_lora(Lora(rank=2))
+    save(tmp_path / "adapter", model, processor, parts=parts)
+    whole = str(tmp_path / "whole")
+    assert llava(monkeypatch, "merge", str(tmp_path / "adapter"), whole, "--dtype", "float32") == 0
+    assert capsys.readouterr().out.startswith(f"{whole}: merged; logits differ from the adapter's by at most ")
+    assert llava(monkeypatch, "merge", str(llava_dir), str(tmp_path / "no")) == 2
+    assert capsys.readouterr().err == f"error: {llava_dir}: holds no adapter, so there is nothing to merge\n"
+    assert not (tmp_path / "no").exists()

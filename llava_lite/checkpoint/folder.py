@@ -1,7 +1,8 @@
 """Save and load (Llava, Processor). The kinds of folder, by what config.json says:
 
 model_type llava        a whole model as transformers has it, plus our section `llava_lite`: template, image mode, BOS
-model_type llava_lite   a whole model that class cannot express, or (with `parts`) a projector and where its parts are
+model_type llava_lite   a whole model that class cannot express, or (with `parts`) a projector and where its parts are,
+                        or (with `adapter`) a PEFT adapter, a projector and where the rest is: parts, or a `checkpoint`
 any other               a language model alone, text only
 """
 
@@ -12,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -25,9 +27,11 @@ from llava_lite.checkpoint.parts import (
     Parts,
     assemble,
     count_visual_tokens,
+    find_part,
     find_parts,
     fit_newline,
     make_processor,
+    record_part,
     record_parts,
 )
 from llava_lite.checkpoint.transformers_format import (
@@ -41,7 +45,14 @@ from llava_lite.checkpoint.transformers_format import (
 )
 from llava_lite.conversation.families import find_template, record_template
 from llava_lite.images.transform import ImageTransform
-from llava_lite.models.language_model import find_language_family, load_tokenizer, longest_sequence
+from llava_lite.models import adapter
+from llava_lite.models.adapter import Quantize
+from llava_lite.models.language_model import (
+    find_language_family,
+    load_language_model,
+    load_tokenizer,
+    longest_sequence,
+)
 from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import complain_of_weights
 from llava_lite.models.projector import make_projector
@@ -57,20 +68,22 @@ def save(
     model: Llava,
     processor: Processor,
     *,
-    parts: Parts | None = None,
+    parts: Parts | str | None = None,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a checkpoint into `folder`, as `writing` does.
 
-    parts: given where only the projector was trained: the projector alone is written, and where its parts are.
+    parts: given where only the projector was trained, or an adapter beside it: these alone are written, and where the
+    rest is: its parts, or the folder of a whole checkpoint.
     weights: the model's state dict, where an engine has shared the weights out and the model holds a slice of each.
     """
+    assert parts is not None or model.lora is None  # an adapter is merged, or saved beside its base
     weights = model.state_dict() if weights is None else weights
     with writing(folder) as new:
         if parts is None:
             config = _write_whole(new, model, processor, dict(weights))
         else:
-            config = _write_projector(new, folder, processor, parts, weights)
+            config = _write_trained(new, folder, model, processor, parts, weights)
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -87,33 +100,47 @@ def writing(folder: Path) -> Iterator[Path]:
     for file in new.iterdir():  # safetensors writes files that only their owner may read
         file.chmod((new / "config.json").stat().st_mode)
     (folder / "config.json").unlink(missing_ok=True)
-    for stale in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
-        stale.unlink()
+    for stale in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json"), folder / adapter.CONFIG]:
+        stale.unlink(missing_ok=True)
     for file in sorted(new.iterdir(), key=lambda file: file.name == "config.json"):
         file.replace(folder / file.name)
     new.rmdir()
 
 
 def load(
-    folder: str | Path, *, dtype: torch.dtype, vision_tower: str | None = None, language_model: str | None = None
+    folder: str | Path,
+    *,
+    dtype: torch.dtype,
+    vision_tower: str | None = None,
+    language_model: str | None = None,
+    quantize: Quantize | Literal["recorded"] | None = "recorded",
 ) -> tuple[Llava, Processor]:
-    """Open any folder that `save` wrote, or a language model alone.
+    """Open any folder that `save` wrote, or a language model alone. An adapter stays beside its base, not merged.
 
-    vision_tower, language_model: where to find a part that a projector-only checkpoint has lost.
-    Raises CheckpointError or PartError: not a checkpoint, lost parts, missing or unexpected weights.
+    vision_tower, language_model: where to find a part that a checkpoint without it has lost.
+    quantize: how the language model is held; by default as the checkpoint says, whole unless it is an adapter's.
+    Raises CheckpointError, PartError or AdapterError: not a checkpoint, lost parts, missing or unexpected weights.
     """
     folder = Path(folder)
     config = read_config(folder)
     about = config.get("llava_lite", {})
+    how: Quantize | None = about.get("quantize") if quantize == "recorded" else quantize
     if "parts" in about:
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
-        model, processor = assemble(parts, dtype=dtype)
-        assert model.projector is not None
+        model, processor = assemble(parts, dtype=dtype, quantize=how)
+    elif "checkpoint" in about:
+        model, processor = load(_find_base(about, folder, language_model), dtype=dtype, quantize=how)
+        processor = _as_recorded(processor, about)
+        fit_newline(model, processor)
+    elif config["model_type"] in ("llava", "llava_lite"):
+        return _load_whole(folder, config, about, dtype, how)
+    else:
+        return assemble(Parts(None, str(folder), template=about.get("template")), dtype=dtype, quantize=how)
+    if model.projector is not None:
         _fill(model.projector, _read_weights(folder), folder)
-        return model, processor
-    if config["model_type"] in ("llava", "llava_lite"):
-        return _load_whole(folder, config, about, dtype)
-    return assemble(Parts(None, str(folder), template=about.get("template")), dtype=dtype)
+    if "adapter" in about:
+        model.read_lora(folder)
+    return model, processor
 
 
 def load_processor(
@@ -128,6 +155,8 @@ def load_processor(
             about["parts"], folder, verify=False, vision_tower=vision_tower, language_model=language_model
         )
         return make_processor(parts)
+    if "checkpoint" in about:
+        return _as_recorded(load_processor(_find_base(about, folder, language_model, verify=False)), about)
     if config["model_type"] in ("llava", "llava_lite"):
         return _whole_processor(folder, config)
     return make_processor(Parts(None, str(folder), template=about.get("template")))
@@ -135,7 +164,25 @@ def load_processor(
 
 def holds_projector_alone(folder: str | Path) -> bool:
     """Whether a checkpoint is what align writes: a projector, and where its parts are. Raises CheckpointError."""
-    return "parts" in read_config(Path(folder)).get("llava_lite", {})
+    return "parts" in read_config(Path(folder)).get("llava_lite", {}) and not holds_adapter(folder)
+
+
+def holds_adapter(folder: str | Path) -> bool:
+    """Whether a checkpoint is an adapter, and where what it stands beside is. Raises CheckpointError."""
+    return "adapter" in read_config(Path(folder)).get("llava_lite", {})
+
+
+def base_of(folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None) -> Parts | str:
+    """Return what an adapter stands beside that starts from, or goes on from, a checkpoint: `save` takes it.
+
+    Raises CheckpointError for a part that is gone.
+    """
+    folder = Path(folder)
+    about = read_config(folder).get("llava_lite", {})
+    if "parts" in about:
+        again = {"vision_tower": vision_tower, "language_model": language_model}
+        return find_parts(about["parts"], folder, verify=False, **again)
+    return _find_base(about, folder, language_model, verify=False) if "checkpoint" in about else str(folder)
 
 
 def read_config(folder: Path) -> dict:
@@ -157,15 +204,44 @@ def read_config(folder: Path) -> dict:
     return config
 
 
-def _write_projector(
-    new: Path, folder: Path, processor: Processor, parts: Parts, weights: Mapping[str, torch.Tensor]
+def _write_trained(
+    new: Path,
+    folder: Path,
+    model: Llava,
+    processor: Processor,
+    base: Parts | str,
+    weights: Mapping[str, torch.Tensor],
 ) -> dict:
-    assert processor.transform is not None
-    own = {name.removeprefix("projector."): w for name, w in weights.items() if name.startswith("projector.")}
-    save_file({name: w.contiguous() for name, w in own.items()}, new / _PROJECTOR)
-    record = record_parts(parts, folder)
-    record |= {"template": record_template(processor.template), "image_mode": processor.transform.mode}
-    return {"model_type": "llava_lite", "llava_lite": {"parts": record}}
+    if model.projector is not None:
+        save_file(_below("projector.", weights), new / _PROJECTOR)
+    seen: dict[str, object] = {"template": record_template(processor.template)}
+    if processor.transform is not None:
+        seen["image_mode"] = processor.transform.mode
+    about: dict[str, object]
+    if isinstance(base, Parts):
+        about = {"parts": record_parts(base, folder) | seen}
+        beside = record_part(base.language_model, folder)
+    else:
+        about = {"checkpoint": record_part(base, folder), **seen}
+        beside = record_part(base, folder)
+    if model.lora is not None:
+        adapter.write_adapter(new, _below("language_model.", weights), model.lora, base=str(beside["path"]))
+        about |= {"adapter": "lora", "quantize": model.quantize}
+    return {"model_type": "llava_lite", "llava_lite": about}
+
+
+def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): w.contiguous() for name, w in weights.items() if name.startswith(prefix)}
+
+
+def _find_base(about: dict, folder: Path, instead: str | None, *, verify: bool = True) -> str:
+    return find_part("checkpoint", about["checkpoint"], folder, verify=verify, instead=instead)
+
+
+def _as_recorded(processor: Processor, about: dict) -> Processor:
+    """Give a base's processor the template and the image mode that an adapter was trained with."""
+    processor = processor.with_template(find_template(about["template"]))
+    return processor.with_image_mode(about["image_mode"]) if "image_mode" in about else processor
 
 
 def _write_whole(new: Path, model: Llava, processor: Processor, weights: dict[str, torch.Tensor]) -> dict:
@@ -197,27 +273,43 @@ def _write_whole(new: Path, model: Llava, processor: Processor, weights: dict[st
     }
 
 
-def _load_whole(folder: Path, config: dict, about: dict, dtype: torch.dtype) -> tuple[Llava, Processor]:
+def _load_whole(
+    folder: Path, config: dict, about: dict, dtype: torch.dtype, quantize: Quantize | None
+) -> tuple[Llava, Processor]:
     vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     find_language_family(text_config.model_type, folder)
     processor = _whole_processor(folder, config)
+    weights = _read_weights(folder)
     with no_init_weights():
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
-        language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+        if quantize is None:
+            language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    if quantize is not None:
+        inside = {name: weights.pop(name) for name in sorted(weights) if name.startswith("language_model.")}
+        language_model = load_language_model(
+            str(folder),
+            dtype=dtype,
+            quantize=quantize,
+            config=text_config,
+            weights={name.removeprefix("language_model."): weight for name, weight in inside.items()},
+        )
     projector = make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype)
     model = Llava(
         vision_tower=tower,
         projector=projector,
         language_model=language_model,
         image_token_id=processor.image_token_id,
+        quantize=quantize,
     )
     fit_newline(model, processor)
-    weights = _read_weights(folder)
     if config["model_type"] == "llava":
         ours = {theirs: name for name, theirs in native_names(model).items()}
         weights = {ours.get(name, name): weight for name, weight in weights.items()}
-    _fill(model, weights, folder)
-    language_model.tie_weights()
+    if quantize is not None:  # the language model is whole already
+        _fill(torch.nn.ModuleDict({n: p for n, p in model.parts().items() if n != "language_model"}), weights, folder)
+    else:
+        _fill(model, weights, folder)
+        language_model.tie_weights()
     return model, processor
 
 

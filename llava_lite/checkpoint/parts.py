@@ -18,6 +18,7 @@ from llava_lite.conversation.message import ConversationError
 from llava_lite.conversation.template import ChatTemplate
 from llava_lite.images.layout import is_anyres
 from llava_lite.images.transform import ImageTransform
+from llava_lite.models.adapter import Quantize
 from llava_lite.models.language_model import (
     find_language_family,
     fit_embeddings,
@@ -56,14 +57,14 @@ class Parts:
     template: str | dict[str, object] | None = None
 
 
-def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
+def assemble(parts: Parts, *, dtype: torch.dtype, quantize: Quantize | None = None) -> tuple[Llava, Processor]:
     """Load the parts and join them with a new projector, initialised from torch's current seed.
 
     The tokenizer gets an `<image>` token and the language model a row for it where it has no spare one.
     Raises PartError, ProjectorError, ConversationError or ImageError.
     """
     processor = make_processor(parts)
-    language_model = load_language_model(parts.language_model, dtype=dtype)
+    language_model = load_language_model(parts.language_model, dtype=dtype, quantize=quantize)
     fit_embeddings(language_model, len(processor.tokenizer))
     tower = projector = None
     if parts.vision_tower is not None:
@@ -75,6 +76,7 @@ def assemble(parts: Parts, *, dtype: torch.dtype) -> tuple[Llava, Processor]:
         projector=projector,
         language_model=language_model,
         image_token_id=processor.image_token_id,
+        quantize=quantize,
     )
     fit_newline(model, processor)
     return model, processor
@@ -143,10 +145,15 @@ def record_parts(parts: Parts, folder: Path) -> dict[str, object]:
     for name in ("vision_tower", "language_model"):
         part = record[name]
         if isinstance(part, str):
-            is_folder = Path(part).is_dir()
-            where = Path(os.path.relpath(part, folder)).as_posix() if is_folder else part
-            record[name] = {"path": where, "folder": is_folder, "sha256": _hash_weights(part)}
+            record[name] = record_part(part, folder)
     return record
+
+
+def record_part(part: str, folder: Path) -> dict[str, object]:
+    """Write down where one part is: its hub id, or its path seen from `folder`."""
+    is_folder = Path(part).is_dir()
+    where = Path(os.path.relpath(part, folder)).as_posix() if is_folder else part
+    return {"path": where, "folder": is_folder, "sha256": _hash_weights(part)}
 
 
 def find_parts(record: dict[str, object], folder: Path, *, verify: bool = True, **instead: str | None) -> Parts:
@@ -159,18 +166,23 @@ def find_parts(record: dict[str, object], folder: Path, *, verify: bool = True, 
     found = dict(record)
     for name in ("vision_tower", "language_model"):
         entry = record[name]
-        if not isinstance(entry, dict):
-            continue
-        part = instead.get(name) or (str(folder / entry["path"]) if entry["folder"] else entry["path"])
-        if entry["folder"] and not instead.get(name) and not Path(part).is_dir():
-            raise CheckpointError(f"{folder}: its {name} is not at {part} any more; say where it is: model.{name}=...")
-        if verify and _hash_weights(part) != entry["sha256"]:
-            raise CheckpointError(
-                f"{folder}: {part} is not the {name} its projector was trained against (the weights differ); "
-                f"give the right one: model.{name}=..."
-            )
-        found[name] = part
+        if isinstance(entry, dict):
+            found[name] = find_part(name, entry, folder, verify=verify, instead=instead.get(name))
     return Parts(**found)  # type: ignore[arg-type]
+
+
+def find_part(name: str, entry: dict, folder: Path, *, verify: bool, instead: str | None = None) -> str:
+    """Find what `record_part` wrote down, as `find_parts` does."""
+    # without `..`: a run that goes on keeps this path, and the step folder that it leads through is deleted
+    part = instead or (os.path.normpath(folder / entry["path"]) if entry["folder"] else entry["path"])
+    if entry["folder"] and not instead and not Path(part).is_dir():
+        raise CheckpointError(f"{folder}: its {name} is not at {part} any more; say where it is: model.{name}=...")
+    if verify and _hash_weights(part) != entry["sha256"]:
+        raise CheckpointError(
+            f"{folder}: {part} is not the {name} its projector was trained against (the weights differ); "
+            f"give the right one: model.{name}=..."
+        )
+    return str(part)
 
 
 def _hash_weights(part: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from llava_lite.models import adapter
+from llava_lite.models.adapter import Quantize
 from llava_lite.models.pretrained import PartError, load_part, read_part_config
 
 
@@ -66,11 +68,36 @@ def longest_sequence(config: PretrainedConfig) -> int:
     return int(config.max_position_embeddings)
 
 
-def load_language_model(name_or_dir: str, *, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model with its own head. Raises PartError."""
-    config = read_part_config(name_or_dir)
-    find_language_family(config.model_type, name_or_dir)
-    return load_part(AutoModelForCausalLM, name_or_dir, dtype=dtype, may_leave=r".*rotary_emb\.inv_freq$")
+def load_language_model(
+    name_or_dir: str,
+    *,
+    dtype: torch.dtype,
+    quantize: Quantize | None = None,
+    config: PretrainedConfig | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> PreTrainedModel:
+    """Load a causal language model with its own head. Raises PartError.
+
+    quantize: hold the matrices of its blocks in 4 or 8 bits, which are those of the files whatever `dtype` the rest is.
+    config, weights: what `name_or_dir` holds, where it is read already.
+    """
+    find_language_family((config or read_part_config(name_or_dir)).model_type, name_or_dir)
+    model_class: type[PreTrainedModel] | type[AutoModelForCausalLM] = AutoModelForCausalLM
+    if config is not None:
+        with torch.device("meta"):  # the class that is meant: a class of many cannot take weights from memory
+            model_class = type(AutoModelForCausalLM.from_config(config))
+    model = load_part(
+        model_class,
+        name_or_dir,
+        dtype="auto" if quantize else dtype,
+        may_leave=r".*rotary_emb\.inv_freq$",
+        config=config,
+        quantization=adapter.quantization(quantize, dtype) if quantize else None,
+        weights=weights,
+    )
+    if quantize:
+        adapter.cast_rest(model, dtype)
+    return model
 
 
 def load_tokenizer(name_or_dir: str) -> PreTrainedTokenizerBase:

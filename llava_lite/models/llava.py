@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from llava_lite.flops import Cost
-from llava_lite.models import attention
+from llava_lite.models import adapter, attention
+from llava_lite.models.adapter import Lora, Quantize
 from llava_lite.models.cost import llava_cost
 from llava_lite.models.loss import IGNORE, Loss, token_loss
 from llava_lite.models.projector import Projector
@@ -24,6 +26,8 @@ class Llava(nn.Module):
     """Join the parts. A text-only language model is a Llava without tower and projector.
 
     image_token_id: the id that holds a visual token's place.
+    quantize: how the language model's blocks were loaded; None: as they are. Only an adapter beside them can learn.
+    lora: the adapter beside the language model, once `add_lora` has put one there.
     """
 
     def __init__(
@@ -33,12 +37,15 @@ class Llava(nn.Module):
         projector: Projector | None,
         language_model: PreTrainedModel,
         image_token_id: int,
+        quantize: Quantize | None = None,
     ) -> None:
         super().__init__()
         self.vision_tower = vision_tower
         self.projector = projector
         self.language_model = language_model
         self.image_token_id = image_token_id
+        self.quantize = quantize
+        self.lora: Lora | None = None
         attention.install(language_model)
 
     @property
@@ -50,19 +57,35 @@ class Llava(nn.Module):
         return dict(self.named_children())
 
     def train_only(self, parts: Collection[Part], *, vision_layers: int | None = None) -> None:
-        """Train these parts and freeze the others. vision_layers: of the tower, only the last so many; None: all.
+        """Train these parts and freeze the others; of a language model with an adapter, the adapter alone.
 
-        Raises PartError if it has fewer.
+        vision_layers: of the tower, only the last so many; None: all. Raises PartError if it has fewer.
         """
         for name, part in self.parts().items():
-            part.requires_grad_(name in parts)
             part.train(name in parts)
+            if name == "language_model" and self.lora is not None:
+                adapter.train_adapter(self.language_model, name in parts)
+            else:
+                part.requires_grad_(name in parts)
         if self.vision_tower is not None and "vision_tower" in parts:
             self.vision_tower.train_layers(vision_layers)
 
     def cost(self, tile_size: int) -> Cost:
         """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""
         return llava_cost(self.vision_tower, self.projector, self.language_model, tile_size)
+
+    def add_lora(self, lora: Lora) -> None:
+        """Put an adapter that adds nothing yet beside the language model. Raises AdapterError."""
+        self.lora = adapter.attach(self.language_model, lora)
+
+    def read_lora(self, folder: Path) -> None:
+        """Put the adapter of a checkpoint beside the language model. Raises AdapterError, PartError."""
+        self.lora = adapter.read_adapter(folder, self.language_model)
+
+    def merge_lora(self) -> None:
+        """Make adapter and language model one, which is then not quantised."""
+        adapter.merge(self.language_model)
+        self.lora = self.quantize = None
 
     def embed(
         self,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 
@@ -27,19 +27,31 @@ def load_part(
     model_class: type[PreTrainedModel] | type[AutoModelForCausalLM],
     name_or_dir: str,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Literal["auto"],
     may_leave: str = r"(?!)",
     config: PretrainedConfig | None = None,
+    quantization: BitsAndBytesConfig | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> PreTrainedModel:
     """Load a model of exactly this class, every weight accounted for.
 
     may_leave: pattern of weights in the files that this class does not use; anything else left over is an error.
-    config: what to load it as instead of what its config.json says. Raises PartError naming the weights.
+    config: what to load it as instead of what its config.json says. dtype: auto, that of the files.
+    weights: the weights, where they are read already; `config` is then needed, and of `name_or_dir` the name alone.
+    Raises PartError naming the weights.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of unused weights; what matters of it is raised below
+    loader: Any = model_class
     try:
-        loaded: Any = model_class.from_pretrained(name_or_dir, dtype=dtype, output_loading_info=True, config=config)
+        loaded = loader.from_pretrained(
+            name_or_dir if weights is None else None,
+            dtype=dtype,
+            output_loading_info=True,
+            config=config,
+            quantization_config=quantization,
+            state_dict=weights,
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise PartError(f"{name_or_dir}: cannot be loaded ({_first_line(error)})") from None
     finally:

@@ -113,11 +113,13 @@ class VisionTower(nn.Module):
     def train_layers(self, last: int | None) -> None:
         """Let the tower learn: its last so many layers, or, with None, all that its features come from.
 
-        Raises PartError if it has fewer.
+        Raises PartError for none, or for more than it has.
         """
         layers = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
-        if last is not None and last > len(layers):
-            raise PartError(f"vision_layers={last}: the tower runs {len(layers)} layers; lower it, or leave it out")
+        if last is not None and not 1 <= last <= len(layers):
+            raise PartError(
+                f"vision_layers={last}: the tower runs {len(layers)} layers; choose from these, or leave it out"
+            )
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(last is None and not re.match(_UNUSED, name))
         for layer in layers[-last:] if last is not None else ():

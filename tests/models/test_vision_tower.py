@@ -62,7 +62,7 @@ def test_a_learning_tower_learns_what_its_features_come_from_and_nothing_else(tm
     assert {name for name, p in named.items() if p.requires_grad} == {n for n, p in named.items() if p.grad is not None}
     tower.train_layers(1)
     assert sum(p.requires_grad for p in named.values()) == len(list(transformer_layers(tower)[-1].parameters()))
-    with pytest.raises(PartError, match=r"vision_layers=4: the tower runs 3 layers; lower it"):
+    with pytest.raises(PartError, match=r"vision_layers=4: the tower runs 3 layers; choose"):
         tower.train_layers(4)
 
 

@@ -169,6 +169,68 @@ def test_a_mixture_is_trained_and_what_is_left_out_is_listed(train: Command, tmp
     ]
 
 
+@pytest.mark.parametrize("quantize", [None, "4bit", "8bit"])
+def test_lora_learns_an_adapter_and_the_projector_and_goes_on_where_it_stopped(
+    train: Command, tmp_path: Path, lm_dir: Path, quantize: str | None
+) -> None:
+    before = {path: path.read_bytes() for path in lm_dir.iterdir()}
+    assert train("align") == 0
+    options = [
+        *(f"model.checkpoint={tmp_path / 'align'}", "lora.rank=4", "lora.dropout=0.3", "max_steps=3"),
+        *("save.every_steps=1", "save.keep=9", *([f"model.quantize={quantize}"] if quantize else [])),
+    ]
+    out = tmp_path / "finetune"
+    assert train("finetune", *options) == 0
+    first, _ = load(out / "step-0", dtype=torch.float32)
+    last, processor = load(out, dtype=torch.float32)
+    changed = {n for n, w in last.state_dict().items() if not torch.equal(w, first.state_dict()[n])}
+    adapter = {n for n in last.state_dict() if ".lora_" in n}
+    assert changed == adapter | {f"projector.{name}" for name in last.projector.state_dict()}
+    assert last.quantize == quantize and last.lora.rank == 4 and processor.transform.mode == "pad"
+    assert before == {path: path.read_bytes() for path in lm_dir.iterdir()}
+    assert {path.name for path in out.glob("*.safetensors")} == {"adapter_model.safetensors", "projector.safetensors"}
+
+    learnt = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+    for path in [out / "step-2", out / "step-3"]:
+        shutil.rmtree(path)
+    (out / "config.json").unlink()
+    assert train("finetune", *options, "resume=auto") == 0
+    assert learnt == {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+
+
+def test_an_adapters_rates_are_its_own_and_the_projectors(train: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train("finetune", "lora.rank=2", "optim.lr=2e-4", "optim.projector_lr=2e-5", "max_steps=1") == 0
+    shown = capfd.readouterr()
+    row = {line.split("│")[1].strip(): line for line in (shown.out + shown.err).splitlines() if "│" in line}
+    assert "0.0002" in row["language_model"] and "2e-05" in row["projector"] and "frozen" in row["vision_tower"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["model.quantize=4bit"], "weights of few bits do not learn; set lora too"),
+        (["lora.rank=4", "train=[vision_tower,language_model]"], "not the vision tower"),
+        (["lora.rank=4", "train=[projector]"], "lora: trains the language model"),
+        (["lora.rank=0"], "rank and alpha are 1 or more"),
+        (["lora.targets=[lm_head]"], "no linear layer lm_head; there are: down_proj"),
+        (["lora.rank=4", "model.quantize=3bit"], "model.quantize"),
+        (["lora.rank=4", "model.checkpoint={adapter}"], "llava-lite merge"),
+        (["model.checkpoint={adapter}"], "llava-lite merge"),
+        (["lora.rank=4", "output_dir={adapter}", "resume=auto"], "was started with Lora(rank=2"),
+        (["output_dir={adapter}", "resume=auto"], "was started with Lora(rank=2"),
+    ],
+)
+def test_what_an_adapter_cannot_be_is_said(
+    train: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    if "{adapter}" in str(options):
+        assert train("finetune", "lora.rank=2", f"output_dir={tmp_path / 'adapter'}", "save.every_steps=2") == 0
+        if "resume=auto" in options:
+            (tmp_path / "adapter" / "config.json").unlink()
+    assert train("finetune", *(option.format(adapter=tmp_path / "adapter") for option in options)) == 2
+    assert told in capfd.readouterr().err
+
+
 def test_finetune_keeps_the_image_mode_of_a_finetuned_model(train: Command, tmp_path: Path) -> None:
     assert train("align") == 0
     assert train("finetune", f"model.checkpoint={tmp_path / 'align'}", "model.image_mode=anyres") == 0

@@ -106,6 +106,29 @@ def counts(row: dict, *, ranks: int) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
+def test_an_adapter_beside_4_bits_resumed_after_kill_equals_uninterrupted(
+    tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path
+) -> None:
+    """Its dropout too: a step's random numbers follow from its number."""
+    more = ["loader.workers=0", "lora.rank=4", "lora.dropout=0.3", "model.quantize=4bit"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    result = run(command(whole, lm_dir, clip_dir, world, *more))
+    assert result.returncode == 0, result.stderr
+    kill_after(command(out, lm_dir, clip_dir, world, *more), out / "log.jsonl", 3)
+    assert not (out / "config.json").exists()
+    result = run(command(out, lm_dir, clip_dir, world, *more, "resume=auto"))
+    assert result.returncode == 0, result.stderr
+    last = f"step-{NUM_STEPS}"
+    assert hashes(out / last) == hashes(whole / last)
+    files = {"adapter_model.safetensors", "projector.safetensors"}
+    assert files | {"state/optimizer.safetensors"} == set(hashes(out / last))
+    assert all(hashes(out)[name] == hashes(whole)[name] for name in files)
+    trace = [(row["step"], row["loss"], row["grad_norm"]) for row in rows(out / "log.jsonl")]
+    assert trace == [(row["step"], row["loss"], row["grad_norm"]) for row in rows(whole / "log.jsonl")]
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
 def test_two_ranks_equal_one(uninterrupted: Path, tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path) -> None:
     result = run(command(tmp_path / "run", lm_dir, clip_dir, world, "loader.workers=0", ranks=2))
     assert result.returncode == 0, result.stderr
