@@ -120,7 +120,7 @@ def write_data(folder: Path, count: int) -> Path:
     write_pictures(folder, NUM_IMAGES, (640, 480), generator)
     num_words = (text - 40) * 2 // 3  # beside the system prompt; a word is about 1.5 tokens
     data = folder / "data.json"
-    write_records(data, num_words, image, num_pictures=NUM_IMAGES, question=12, generator=generator)
+    write_records(data, num_words, image, num_pictures=NUM_IMAGES, question=12, answer=60, generator=generator)
     return data
 
 

@@ -42,12 +42,12 @@ def write_records(
     *,
     num_pictures: int,
     question: int,
+    answer: int,
     generator: np.random.Generator,
 ) -> None:
     """Write LLaVA-like JSON: record i says about `num_words[i]` words, and shows one of the pictures if `image[i]`.
 
-    question: words of a turn that are hardly learnt; its answer has up to five times as many, or, without an image,
-    up to 400.
+    question, answer: words of a turn before the answer, and at most of the answer (without an image: 400).
     """
     words = vocabulary()
     pool = generator.zipf(1.3, 2_000_000) % len(words)
@@ -58,14 +58,14 @@ def write_records(
             turns: list[dict[str, str]] = []
             left = int(num_words[number])
             while left > 0 or not turns:
-                answer = min(max(left - question, 4), 5 * question if image[number] else 400)
-                if at + question + answer > len(pool):
+                learnt = min(max(left - question, 4), answer if image[number] else 400)
+                if at + question + learnt > len(pool):
                     at = 0
-                said = " ".join(words[i] for i in pool[at : at + question + answer])
+                said = " ".join(words[i] for i in pool[at : at + question + learnt])
                 mark = "<image>\n" if image[number] and not turns else ""
                 cut = said.find(" ", len(said) // 4)
                 turns += [{"from": "human", "value": mark + said[:cut]}, {"from": "gpt", "value": said[cut + 1 :]}]
-                at, left = at + question + answer, left - question - answer
+                at, left = at + question + learnt, left - question - learnt
             own = {"image": f"{number % num_pictures:012}.jpg"} if image[number] else {}
             json.dump({"id": f"{number:012}", **own, "conversations": turns}, file)
         file.write("]")
@@ -79,14 +79,13 @@ def vocabulary() -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Train a BPE tokenizer of 3,000 pieces on the words, laid out as Vicuna's; a word is about 1.5 of its tokens."""
+    """Train a BPE tokenizer of 3,000 pieces on the words, laid out as Vicuna's."""
     import sentencepiece
 
     words, generator = vocabulary(), np.random.default_rng(3)
     corpus = folder / "corpus.txt"
-    corpus.write_text(
-        "\n".join(" ".join(words[i] for i in generator.zipf(1.3, 60) % len(words)) for _ in range(20_000))
-    )
+    texts = (" ".join(words[i] for i in generator.zipf(1.3, 60) % len(words)) for _ in range(20_000))
+    corpus.write_text("\n".join(f"USER: {text} ASSISTANT:" for text in texts))
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus),
         model_prefix=str(folder / "tokenizer"),
