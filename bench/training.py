@@ -77,7 +77,7 @@ IGNORE = -100
 SEED = 0
 DRAW = 6  # of the mixture: one in which both orders pad about as much as in all of it
 LOSS_TOLERANCE = 1e-4
-console = Console()
+console = Console(width=120)
 
 
 @dataclass(frozen=True)
@@ -410,10 +410,9 @@ def measure_memory(name: str, model_dir: Path, data: Path) -> float:
 def compare(folder: Path, shape: Shape) -> None:
     """Let them take turns, and print what came of it. Raises RuntimeError where the losses disagree."""
     model_dir, data = write_model(folder, shape), write_data(folder, shape.rounds)
-    warm_up = folder / "warm-up.json"
-    warm_up.write_text(json.dumps(read_records(data.rounds[0])[:PER_STEP]))
-    memory = {name: measure_memory(name, model_dir, data.rounds[0]) for name in ("ours", "Trainer")}
-    memory["grouped"] = measure_memory("grouped", model_dir, data.grouped[0])
+    warm_up = folder / "warm-up.json"  # where the memory is measured, too: on the same 32 records
+    warm_up.write_text(json.dumps(read_records(data.rounds[0])[: 2 * PER_STEP]))
+    memory = {name: measure_memory(name, model_dir, warm_up) for name in CONTESTANTS}
     turns: dict[str, list[Turn]] = {name: [] for name in CONTESTANTS}
     for train in CONTESTANTS.values():
         train(model_dir, warm_up)

@@ -105,5 +105,4 @@ class PlainEngine:
         for full_name, value in state.items():
             name, key = full_name.rsplit(".", 1)
             parameter = self.parameters[name]
-            on = value if key == "step" else value.to(parameter.device)
-            self.optimizer.state[parameter][key] = on
+            self.optimizer.state[parameter][key] = value.to(parameter.device)
