@@ -11,7 +11,6 @@ them. Image files are few and shared, so that reading them from a slow disk is n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image as PilImage
+from made_up import lengths_like_llava, write_pictures, write_records, write_tokenizer
 from rich.console import Console
 from rich.table import Table
 
@@ -38,21 +37,6 @@ from llava_lite.processor import Processor
 ROW = 8192
 NUM_IMAGES = 200
 console = Console()
-
-
-def lengths_like_llava(count: int, generator: np.random.Generator) -> np.ndarray:
-    """Tokens of text of so many samples, and whether each has an image: int32 [n], bool [n]."""
-    shares = {
-        "158k": (0.237, 270),
-        "vqa": (0.305, 165),
-        "gqa_vg": (0.238, 400),
-        "ocr": (0.159, 180),
-        "text": (0.061, 1200),
-    }
-    kinds = generator.choice(len(shares), size=count, p=[share for share, _ in shares.values()])
-    means = np.array([mean for _, mean in shares.values()])
-    text = np.clip(generator.lognormal(np.log(means[kinds]) - 0.18, 0.6), 50, 2048).astype(np.int32)
-    return text, kinds != 4
 
 
 def bench_packing(table: Table, count: int) -> None:
@@ -132,43 +116,16 @@ def bench_memory(table: Table, count: int, folder: Path, processor: Processor) -
 def write_data(folder: Path, count: int) -> Path:
     """Write LLaVA-like JSON of `count` records, and the images they share."""
     generator = np.random.default_rng(1)
-    words = vocabulary()
     text, image = lengths_like_llava(count, generator)
-    for number in range(NUM_IMAGES):
-        noise = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-        PilImage.fromarray(noise).resize((640, 480), PilImage.Resampling.BICUBIC).save(folder / f"{number:012}.jpg")
-    pool = generator.zipf(1.3, 2_000_000) % len(words)
-    at = 0
-    with (folder / "data.json").open("w") as file:
-        for number in range(count):
-            file.write("[" if number == 0 else ",\n")
-            turns = []
-            left = int(text[number] - 40) * 2 // 3  # words; a word is about 1.5 tokens
-            while left > 0 or not turns:
-                question, answer = 12, min(max(left - 12, 4), 60 if image[number] else 400)
-                if at + question + answer > len(pool):
-                    at = 0
-                said = " ".join(words[i] for i in pool[at : at + question + answer])
-                mark = "<image>\n" if image[number] and not turns else ""
-                cut = said.find(" ", len(said) // 4)
-                turns += [{"from": "human", "value": mark + said[:cut]}, {"from": "gpt", "value": said[cut + 1 :]}]
-                at, left = at + question + answer, left - question - answer
-            own = {"image": f"{number % NUM_IMAGES:012}.jpg"} if image[number] else {}
-            json.dump({"id": f"{number:012}", **own, "conversations": turns}, file)
-        file.write("]")
-    return folder / "data.json"
-
-
-def vocabulary() -> list[str]:
-    """Made-up words, the frequent ones short."""
-    generator = np.random.default_rng(2)
-    parts = [a + b for a in "bcdfglmnprst" for b in ("a", "e", "i", "o", "u", "an", "er", "in", "ou")]
-    return ["".join(generator.choice(parts, size=1 + min(3, rank // 300))) for rank in range(4000)]
+    write_pictures(folder, NUM_IMAGES, (640, 480), generator)
+    num_words = (text - 40) * 2 // 3  # beside the system prompt; a word is about 1.5 tokens
+    data = folder / "data.json"
+    write_records(data, num_words, image, num_pictures=NUM_IMAGES, question=12, answer=60, generator=generator)
+    return data
 
 
 def write_parts(folder: Path) -> Parts:
     """A tiny tower with LLaVA-1.5's 576 patches and a tiny language model with a BPE tokenizer of 8,000 pieces."""
-    import sentencepiece
     from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -187,28 +144,7 @@ def write_parts(folder: Path) -> Parts:
         pad_token_id=None,
     )
     LlamaForCausalLM(text).save_pretrained(lm)
-    words, generator = vocabulary(), np.random.default_rng(3)
-    corpus = folder / "corpus.txt"
-    corpus.write_text(
-        "\n".join(" ".join(words[i] for i in generator.zipf(1.3, 60) % len(words)) for _ in range(20_000))
-    )
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus),
-        model_prefix=str(lm / "tokenizer"),
-        vocab_size=3000,
-        model_type="bpe",
-        byte_fallback=True,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>"}
-    (lm / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "<unk>"}))
+    write_tokenizer(lm)
     return Parts(str(tower), str(lm), image_mode="pad")
 
 

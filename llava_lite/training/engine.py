@@ -214,7 +214,7 @@ class PlainEngine(Engine):
             if key == MASTER:
                 master.copy_(value)
             else:
-                self.optimizer.state[master][key] = value if key == "step" else value.to(master.device)
+                self.optimizer.state[master][key] = value.to(master.device)
         self._round()
 
     def _reduce_gradients(self, parameters: Sequence[torch.Tensor]) -> None:

@@ -83,7 +83,7 @@ class FsdpEngine(Engine):
             parameter = self.parameters[name]
             assert isinstance(parameter, DTensor)
             if key == "step":
-                self.optimizer.state[parameter][key] = value
+                self.optimizer.state[parameter][key] = value.to(self.device)
                 continue
             slices = distribute_tensor(value.to(self.device), parameter.device_mesh, parameter.placements)
             if key == MASTER:

@@ -107,7 +107,7 @@ class ZeroEngine(Engine):
         for flat in self._flat():
             self.optimizer.state[flat].update({key: torch.zeros_like(flat) for key in sorted(keys)})
             if steps:
-                self.optimizer.state[flat]["step"] = steps[0].clone()
+                self.optimizer.state[flat]["step"] = steps[0].to(flat.device, copy=True)
         self._link(sorted(keys))
         for full_name, value in state.items():
             name, key = full_name.rsplit(".", 1)

@@ -1,0 +1,286 @@
+"""What one GPU does with a 7B model: tokens a second, MFU, waiting for data, peak memory, in both stages.
+
+    python bench/gpu.py            # LLaVA-1.5-7B's shape; one GPU of 130 GiB or more, a few minutes, no download
+    python bench/gpu.py --tiny     # the same path through a toy on the CPU: says that it runs, not how fast
+
+Weights are random and made on the GPU in bf16; the pictures are JPEG files that have to be read, decoded and resized as
+real ones; lengths are those of LLaVA-1.5's mixture (finetune) and of its captions (align). Ten steps of 32,768 tokens
+are measured of each stage, after two that warm up. Data waits count as time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from made_up import lengths_like_llava, write_pictures, write_records, write_tokenizer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from llava_lite.checkpoint.parts import Parts, make_processor
+from llava_lite.conversation.families import find_template
+from llava_lite.data.dataset import InstructionDataset
+from llava_lite.data.loader import LoaderConfig, Step, read_steps
+from llava_lite.data.mixture import DataConfig
+from llava_lite.data.steps import plan_steps
+from llava_lite.models.llava import Llava, Part
+from llava_lite.models.projector import make_projector
+from llava_lite.models.vision_tower import VisionTower
+from llava_lite.processor import Processor
+from llava_lite.training.config import OptimConfig
+from llava_lite.training.engine import PlainEngine
+
+# Dense bf16 operations a second with fp32 sums, by the name of the device. Data sheets print twice these, for sparsity.
+PEAK = {
+    "NVIDIA H200": 989.4e12,
+    "NVIDIA H100 80GB HBM3": 989.4e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA B200": 2250e12,
+}
+NUM_PICTURES = 200
+console = Console(width=120)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the model, and of a step. scale: what the mixture's lengths are divided by."""
+
+    vision: dict[str, int]
+    text: dict[str, int]
+    picture: tuple[int, int]
+    rows: int
+    row_tokens: int
+    steps: int
+    warm_up: int
+    num_records: int
+    scale: int = 1
+
+
+LLAVA_7B = Shape(
+    vision={
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    },
+    text={
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 4096,
+    },
+    picture=(640, 480),
+    rows=4,
+    row_tokens=8192,
+    steps=10,
+    warm_up=2,
+    num_records=700,
+)
+TINY = Shape(
+    vision={
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+    },
+    text={
+        "vocab_size": 4000,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 4096,
+    },
+    picture=(64, 48),
+    rows=2,
+    row_tokens=256,
+    steps=2,
+    warm_up=1,
+    num_records=40,
+    scale=36,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """train: the parts that learn; template: None for the language model's own; backward: times a forward's FLOPs."""
+
+    name: str
+    train: tuple[Part, ...]
+    image_mode: str
+    template: str | None
+    backward: int
+    optim: OptimConfig
+
+
+STAGES = (
+    Stage("align", ("projector",), "crop", "plain", 1, OptimConfig(lr=1e-3)),
+    Stage("finetune", ("projector", "language_model"), "pad", None, 2, OptimConfig(lr=2e-5)),
+)
+
+
+def write_parts(folder: Path, shape: Shape) -> Parts:
+    """Write what a processor is opened from: configurations, a tokenizer, and no weights."""
+    tower, lm = folder / "tower", folder / "lm"
+    CLIPVisionConfig(**shape.vision).save_pretrained(tower)
+    side = shape.vision["image_size"]
+    CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side).save_pretrained(tower)
+    LlamaConfig(**shape.text, pad_token_id=None).save_pretrained(lm)
+    write_tokenizer(lm)
+    return Parts(str(tower), str(lm))
+
+
+def write_data(folder: Path, shape: Shape) -> None:
+    """Write finetune.json and align.json, and the pictures they share."""
+    generator = np.random.default_rng(0)
+    write_pictures(folder, NUM_PICTURES, shape.picture, generator)
+    text, image = lengths_like_llava(shape.num_records, generator)
+    captions = np.full(shape.num_records, 15), np.full(shape.num_records, True)
+    conversations = (text - 40) * 2 // 3 // shape.scale, image
+    for name, (num_words, shown), question in (("align", captions, 1), ("finetune", conversations, 12)):
+        write_records(
+            folder / f"{name}.json",
+            num_words,
+            shown,
+            num_pictures=NUM_PICTURES,
+            question=question,
+            answer=60,
+            generator=generator,
+        )
+
+
+def make_model(shape: Shape, processor: Processor, device: torch.device, dtype: torch.dtype) -> Llava:
+    """Make a model of random weights where it will be; as checkpoint.parts.assemble, with nothing to load."""
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(**{**shape.vision, "num_hidden_layers": shape.vision["num_hidden_layers"] - 1})
+    with torch.device(device):
+        language_model = AutoModelForCausalLM.from_config(LlamaConfig(**shape.text, pad_token_id=None), dtype=dtype)
+        return Llava(
+            vision_tower=VisionTower(CLIPVisionModel(vision).to(dtype)),
+            projector=make_projector("mlp2x_gelu", vision.hidden_size, shape.text["hidden_size"]).to(dtype),
+            language_model=language_model,
+            image_token_id=processor.image_token_id,
+        )
+
+
+def model_flops(model: Llava, stage: Stage, steps: Sequence[Step], num_patches: int) -> float:
+    """FLOPs that the task needs: 6N a token of what learns, 4N of what is frozen behind it, 2N of what is before it.
+
+    Attention, and what checkpointing computes again, are not counted; only learnt tokens reach the head.
+    TO BE REPLACED, whole, by model.cost(tile_size).flops(...) of llava_lite/flops.py.
+    """
+    assert model.vision_tower is not None and model.projector is not None
+    image, text, learnt = (sum(step.tokens[sort] for step in steps) for sort in ("image", "text", "learnt"))
+    head, projector, tower = (
+        num_weights(part) for part in (model.language_model.lm_head, model.projector, model.vision_tower)
+    )
+    once = (image + text) * (num_weights(model.language_model) - head) + learnt * head
+    seen = image + image // num_patches  # with the class token
+    return 2 * (1 + stage.backward) * once + 6 * image * projector + 2 * seen * tower
+
+
+def num_weights(module: nn.Module) -> int:
+    return sum(child.weight.numel() for child in module.modules() if isinstance(child, nn.Linear))
+
+
+def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torch.device) -> list[str]:
+    """Train one stage for its steps, as train/align.py and train/finetune.py do; return its row of the table."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    processor = make_processor(parts).with_image_mode(stage.image_mode)
+    if stage.template:
+        processor = processor.with_template(find_template(stage.template))
+    model = make_model(shape, processor, device, dtype)
+    model.train_only(stage.train)
+    # CHECKPOINTING: this line becomes the configuration's setting as soon as there is one.
+    if "language_model" in stage.train:
+        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    data = DataConfig(path=folder / f"{stage.name}.json", too_long="truncate")
+    dataset = InstructionDataset(data, processor, row_tokens=shape.row_tokens, exact=True)
+    plan = plan_steps(
+        dataset,
+        samples=1,
+        rows=shape.rows,
+        row_tokens=shape.row_tokens,
+        packing=True,
+        seed=0,
+        epochs=1,
+        max_steps=shape.warm_up + shape.steps,
+    )
+    engine = PlainEngine(model, stage.optim, num_steps=plan.num_steps)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    workers = 1 if device.type == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 2))
+    done: list[Step] = []
+    seconds = waited = 0.0
+    losses = []
+    asked = time.perf_counter()
+    for number, step in enumerate(read_steps(plan, 0, LoaderConfig(workers=workers))):
+        came = time.perf_counter()
+        losses.append(engine.train_step(number, step.batches, step.num_targets).loss)  # it waits for the GPU
+        now = time.perf_counter()
+        if number >= shape.warm_up:
+            done.append(step)
+            seconds, waited = seconds + now - asked, waited + came - asked
+        asked = now
+    if not np.isfinite(losses).all():
+        raise RuntimeError(f"{stage.name}: losses {losses}")
+    flops = model_flops(model, stage, done, processor.num_patches) / seconds
+    peak = PEAK.get(torch.cuda.get_device_name()) if device.type == "cuda" else None
+    memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "-"
+    num_tokens = sum(step.tokens["image"] + step.tokens["text"] for step in done)
+    return [
+        stage.name,
+        f"{num_tokens / seconds:,.0f}",
+        f"{num_tokens / shape.steps:,.0f}",
+        f"{flops / 1e12:,.3g}",
+        f"{flops / peak:.1%}" if peak else "no known peak",
+        f"{waited / seconds:.1%}",
+        memory,
+        f"{losses[0]:.3f} to {losses[-1]:.3f}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="a toy shape on the CPU, to see that the script works")
+    tiny = parser.parse_args().tiny
+    if not tiny and not torch.cuda.is_available():
+        return print("no GPU here: nothing was measured")
+    device, shape = (torch.device("cpu"), TINY) if tiny else (torch.device("cuda"), LLAVA_7B)
+    folder = Path(tempfile.mkdtemp(prefix="llava-lite-bench-"))
+    table = Table(title="a toy on the CPU" if tiny else f"LLaVA-1.5-7B's shape on one {torch.cuda.get_device_name()}")
+    for name in ("stage", "tokens/s", "tokens a step", "TFLOP/s", "MFU", "data wait", "peak memory", "loss"):
+        table.add_column(name)
+    try:
+        parts = write_parts(folder, shape)
+        write_data(folder, shape)
+        for stage in STAGES:
+            table.add_row(*measure(stage, shape, folder, parts, device))
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # the next stage's model takes this one's place
+    finally:
+        shutil.rmtree(folder)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
