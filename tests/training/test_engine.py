@@ -49,6 +49,65 @@ def test_1x8_2x4_and_4x2_give_equal_gradients(parts, world: Path) -> None:
             torch.testing.assert_close(grad, results[0][1][name], atol=1e-6, rtol=0)
 
 
+def test_a_step_can_be_the_mean_of_its_batches_means(llava: tuple[Llava, Processor], world: Path) -> None:
+    model, processor = llava
+    batches = batches_of(processor, world, 2)
+    means = []
+    with torch.no_grad():
+        for batch in batches:
+            loss = model(**batch)
+            means.append((loss.sum / loss.count).item())
+    loss, _ = learn(llava, world, 2, loss_average="microbatch")
+    assert loss == pytest.approx(sum(means) / len(means), rel=1e-6)
+    assert loss != pytest.approx(learn(llava, world, 2)[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adamw_8bit", "paged_adamw", "sgd"])
+def test_every_optimiser_learns_and_goes_on_from_its_state(parts, world: Path, kind: str) -> None:
+    from tests.conftest import assemble_lively
+
+    config = OptimConfig(lr=1e-2, kind=kind, warmup_ratio=0)
+    losses: list[list[float]] = []
+    weights: dict[str, torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
+    for _ in range(2):
+        model, processor = assemble_lively(parts)
+        model.train_only(["projector", "language_model"])
+        engine = PlainEngine(model, config, num_steps=4)
+        batches = batches_of(processor, world, 4)
+        if losses:
+            model.load_state_dict(weights)
+            engine.load_state(state)
+        else:
+            engine.train_step(0, batches, 40)
+            state = {name: value.clone() for name, value in engine.state().items()}
+            weights = {name: value.clone() for name, value in engine.weights().items()}
+        losses.append([engine.train_step(step, batches, 40).loss for step in (1, 2)])
+    assert losses[0] == losses[1] and losses[0][1] < losses[0][0]
+
+
+def test_weights_of_bf16_learn_through_fp32_masters_and_go_on_from_them(parts, world: Path) -> None:
+    from tests.conftest import assemble_lively
+
+    model, processor = assemble_lively(parts)
+    model.to(torch.bfloat16).train_only(["projector"])
+    batches = batches_of(processor, world, 4)
+    engine = PlainEngine(model, OptimConfig(lr=1e-6, warmup_ratio=0), num_steps=9)
+    before = {name: master.clone() for name, master in engine.masters.items()}
+    for step in range(2):
+        engine.train_step(step, batches, 40)
+    for name, master in engine.masters.items():
+        assert master.dtype == torch.float32 and not torch.equal(master, before[name])  # too small a step for bf16
+        assert torch.equal(engine.parameters[name], master.to(torch.bfloat16))
+    state = {name: value.clone() for name, value in engine.state().items()}
+    other_model, _ = assemble_lively(parts)
+    other_model.to(torch.bfloat16).train_only(["projector"])
+    other = PlainEngine(other_model, OptimConfig(lr=1e-6, warmup_ratio=0), num_steps=9)
+    other.load_state(state)
+    assert all(torch.equal(master, other.masters[name]) for name, master in engine.masters.items())
+    assert engine.train_step(2, batches, 40) == other.train_step(2, batches, 40)
+
+
 def test_clipping_bounds_the_norm_of_the_whole_step(llava: tuple[Llava, Processor], world: Path) -> None:
     _, grads = learn(llava, world, 2, clip=0.01)
     assert math.isclose(torch.stack([g.norm() for g in grads.values()]).norm().item(), 0.01, rel_tol=1e-3)
