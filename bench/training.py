@@ -84,7 +84,7 @@ console = Console(width=120)
 class Shape:
     """Of the language model; rounds: into how many turns each contestant's 16 steps are cut."""
 
-    hidden_size: int = 384
+    hidden_size: int = 256
     num_layers: int = 8
     vocabulary: int = 32000
     rounds: int = 4
