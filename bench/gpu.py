@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,6 @@ import torch
 from made_up import lengths_like_llava, write_pictures, write_records, write_tokenizer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -39,16 +38,11 @@ from llava_lite.models.llava import Llava, Part
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import VisionTower
 from llava_lite.processor import Processor
-from llava_lite.training.config import OptimConfig
-from llava_lite.training.engine import PlainEngine
+from llava_lite.training.config import OptimConfig, ParallelConfig
+from llava_lite.training.engine import make_engine
+from llava_lite.training.memory import Checkpointing, checkpoint_layers
+from llava_lite.training.throughput import peak_flops
 
-# Dense bf16 operations a second with fp32 sums, by the name of the device. Data sheets print twice these, for sparsity.
-PEAK = {
-    "NVIDIA H200": 989.4e12,
-    "NVIDIA H100 80GB HBM3": 989.4e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA B200": 2250e12,
-}
 NUM_PICTURES = 200
 console = Console(width=120)
 
@@ -121,19 +115,19 @@ TINY = Shape(
 
 @dataclass(frozen=True)
 class Stage:
-    """train: the parts that learn; template: None for the language model's own; backward: times a forward's FLOPs."""
+    """train: the parts that learn; template: None for the language model's own."""
 
     name: str
     train: tuple[Part, ...]
     image_mode: str
     template: str | None
-    backward: int
+    checkpointing: Checkpointing
     optim: OptimConfig
 
 
 STAGES = (
-    Stage("align", ("projector",), "crop", "plain", 1, OptimConfig(lr=1e-3)),
-    Stage("finetune", ("projector", "language_model"), "pad", None, 2, OptimConfig(lr=2e-5)),
+    Stage("align", ("projector",), "crop", "plain", "none", OptimConfig(lr=1e-3)),
+    Stage("finetune", ("projector", "language_model"), "pad", None, "full", OptimConfig(lr=2e-5)),
 )
 
 
@@ -181,24 +175,10 @@ def make_model(shape: Shape, processor: Processor, device: torch.device, dtype: 
         )
 
 
-def model_flops(model: Llava, stage: Stage, steps: Sequence[Step], num_patches: int) -> float:
-    """FLOPs that the task needs: 6N a token of what learns, 4N of what is frozen behind it, 2N of what is before it.
-
-    Attention, and what checkpointing computes again, are not counted; only learnt tokens reach the head.
-    TO BE REPLACED, whole, by model.cost(tile_size).flops(...) of llava_lite/flops.py.
-    """
-    assert model.vision_tower is not None and model.projector is not None
-    image, text, learnt = (sum(step.tokens[sort] for step in steps) for sort in ("image", "text", "learnt"))
-    head, projector, tower = (
-        num_weights(part) for part in (model.language_model.lm_head, model.projector, model.vision_tower)
-    )
-    once = (image + text) * (num_weights(model.language_model) - head) + learnt * head
-    seen = image + image // num_patches  # with the class token
-    return 2 * (1 + stage.backward) * once + 6 * image * projector + 2 * seen * tower
-
-
-def num_weights(module: nn.Module) -> int:
-    return sum(child.weight.numel() for child in module.modules() if isinstance(child, nn.Linear))
+def count_flops(model: Llava, step: Step) -> int:
+    """FLOPs that a step needs; what checkpointing computes again is not among them."""
+    cost = model.cost(step.tile_size)
+    return cost.flops(step.documents, num_targets=step.num_targets, num_tiles=step.num_tiles)
 
 
 def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torch.device) -> list[str]:
@@ -209,9 +189,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         processor = processor.with_template(find_template(stage.template))
     model = make_model(shape, processor, device, dtype)
     model.train_only(stage.train)
-    # CHECKPOINTING: this line becomes the configuration's setting as soon as there is one.
-    if "language_model" in stage.train:
-        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_layers(model, stage.checkpointing)
     data = DataConfig(path=folder / f"{stage.name}.json", too_long="truncate")
     dataset = InstructionDataset(data, processor, row_tokens=shape.row_tokens, exact=True)
     plan = plan_steps(
@@ -224,7 +202,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         epochs=1,
         max_steps=shape.warm_up + shape.steps,
     )
-    engine = PlainEngine(model, stage.optim, num_steps=plan.num_steps)
+    engine = make_engine(model, stage.optim, ParallelConfig(), num_steps=plan.num_steps)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     workers = 1 if device.type == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 2))
@@ -242,8 +220,8 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         asked = now
     if not np.isfinite(losses).all():
         raise RuntimeError(f"{stage.name}: losses {losses}")
-    flops = model_flops(model, stage, done, processor.num_patches) / seconds
-    peak = PEAK.get(torch.cuda.get_device_name()) if device.type == "cuda" else None
+    flops = sum(count_flops(model, step) for step in done) / seconds
+    peak = peak_flops(device)
     memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "-"
     num_tokens = sum(step.tokens["image"] + step.tokens["text"] for step in done)
     return [
@@ -251,7 +229,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         f"{num_tokens / seconds:,.0f}",
         f"{num_tokens / shape.steps:,.0f}",
         f"{flops / 1e12:,.3g}",
-        f"{flops / peak:.1%}" if peak else "no known peak",
+        "no known peak" if math.isnan(peak) else f"{flops / peak:.1%}",
         f"{waited / seconds:.1%}",
         memory,
         f"{losses[0]:.3f} to {losses[-1]:.3f}",
