@@ -301,7 +301,7 @@ def _load_whole(
         image_token_id=processor.image_token_id,
         quantize=quantize,
     )
-    fit_newline(model, processor)
+    fit_newline(model, processor)  # it has its place before weights are read
     if config["model_type"] == "llava":
         ours = {theirs: name for name, theirs in native_names(model).items()}
         weights = {ours.get(name, name): weight for name, weight in weights.items()}
