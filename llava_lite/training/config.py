@@ -118,3 +118,9 @@ class RunConfig(Strict):
     """On a GPU, use only kernels that give the same bits each time, slower; on a CPU it makes no difference."""
     save: SaveConfig = SaveConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _small_states_stay_whole(self) -> RunConfig:
+        if self.optim.kind not in ("adamw", "sgd") and self.parallel.strategy != "ddp":
+            raise ValueError(f"optim.kind={self.optim.kind} cannot be shared out; set parallel.strategy=ddp, or adamw")
+        return self

@@ -92,13 +92,13 @@ class Engine(ABC):
     def _by_batch(self) -> bool:
         return self.config.loss_average == "microbatch"
 
-    @abstractmethod
     def forward(self, batch: Mapping[str, torch.Tensor]) -> Loss:
         """Run the module on one batch."""
+        return self.module(**batch)
 
-    @abstractmethod
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         """Add a batch's gradients to the step's; over ranks they add up, without being averaged."""
+        loss.backward()
 
     @abstractmethod
     def update(self) -> float:
@@ -175,12 +175,6 @@ class PlainEngine(Engine):
             if self.masters[name] is not parameter:
                 parameter.register_post_accumulate_grad_hook(_Mover(self.masters[name]))
         self.optimizer = make_optimizer(module.parts(), config, self.masters)
-
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> Loss:
-        return self.module(**batch)
-
-    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
-        loss.backward()
 
     @torch.no_grad()
     def update(self) -> float:

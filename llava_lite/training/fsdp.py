@@ -12,7 +12,6 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from llava_lite import distributed
-from llava_lite.models.loss import Loss
 from llava_lite.training.config import OptimConfig
 from llava_lite.training.engine import MASTER, Engine, Trainable, named_parameters, sum_of_squares
 from llava_lite.training.memory import transformer_layers
@@ -38,12 +37,6 @@ class FsdpEngine(Engine):
                 part.set_force_sum_reduction_for_comms(True)
         self.parameters = named_parameters(self.module.parts())
         self.optimizer = make_optimizer(self.module.parts(), config)
-
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> Loss:
-        return self.module(**batch)
-
-    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
-        loss.backward()
 
     @torch.no_grad()
     def update(self) -> float:

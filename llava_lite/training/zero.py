@@ -126,10 +126,8 @@ class ZeroEngine(Engine):
             return
         size = utils.safe_get_local_fp32_param(parameter).numel()
         start = size * distributed.rank()
-        part = torch.zeros(
-            size, dtype=value.dtype, device=value.device
-        )  # the last slice may be longer than what is left
         mine = value.flatten()[start : start + size]
+        part = torch.zeros(size, dtype=value.dtype, device=value.device)  # longer than `mine` where it does not divide
         part[: len(mine)] = mine
         if key is None:
             utils.safe_set_local_fp32_param(parameter, part)

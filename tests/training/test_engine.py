@@ -10,7 +10,7 @@ from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import collate
 from llava_lite.models.llava import Llava
 from llava_lite.processor import IGNORE, Processor
-from llava_lite.training.config import OptimConfig
+from llava_lite.training.config import OptimConfig, RunConfig
 from llava_lite.training.engine import PlainEngine
 from llava_lite.training.optimizer import make_optimizer, schedule
 
@@ -106,6 +106,11 @@ def test_weights_of_bf16_learn_through_fp32_masters_and_go_on_from_them(parts, w
     other.load_state(state)
     assert all(torch.equal(master, other.masters[name]) for name, master in engine.masters.items())
     assert engine.train_step(2, batches, 40) == other.train_step(2, batches, 40)
+
+
+def test_an_optimiser_whose_state_cannot_be_shared_out_is_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match=r"optim\.kind=adamw_8bit cannot be shared out; set parallel\.strategy=ddp"):
+        RunConfig(output_dir="run", optim={"kind": "adamw_8bit"}, parallel={"strategy": "zero2"})
 
 
 def test_clipping_bounds_the_norm_of_the_whole_step(llava: tuple[Llava, Processor], world: Path) -> None:
