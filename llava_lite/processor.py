@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -322,11 +323,14 @@ class Processor:
 
     def _spelled(self, prompt: Prompt, start: int, end: int) -> list[Span]:
         """Find what spells a special token in people's words."""
-        return [
-            match.span()
-            for match in self._special.finditer(prompt.text, start, end)
-            if any(a < match.end() and match.start() < b for a, b in prompt.content)
-        ]
+        starts = [begin for begin, _ in prompt.content]
+        found = []
+        for match in self._special.finditer(prompt.text, start, end):
+            begin, after = match.span()
+            last = bisect_left(starts, after) - 1  # of the words that begin before its end, those that end last
+            if last >= 0 and begin < prompt.content[last][1]:
+                found.append((begin, after))
+        return found
 
     def _piece(self, text: str, start: int, end: int, *, inside: bool, literal: bool = False) -> np.ndarray:
         """Tokenise text[start:end]: int64 [n, 3], of each token its id, and where its text starts and ends.

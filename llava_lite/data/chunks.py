@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,11 +30,17 @@ def cut(numbers: np.ndarray, size: int = _CHUNK) -> list[np.ndarray]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def map_chunks(check: Callable[[np.ndarray], T], chunks: list[np.ndarray], what: str) -> Iterator[T]:
-    """Apply `check` to each chunk, in order; to many, by as many processes as there are processors."""
+def map_chunks(
+    check: Callable[[np.ndarray], T], chunks: list[np.ndarray], what: str, *, alone: bool = False
+) -> Iterator[T]:
+    """Apply `check` to each chunk, in order; to many, by as many processes as there are processors.
+
+    alone: whether only one of a run's processes on this machine does it; else they share the processors.
+    """
     console = Console(stderr=True, quiet=not distributed.is_main())
-    workers = 1 if is_small(len(chunks) * _CHUNK) else os.cpu_count() or 1
-    if workers == 1:
+    sharing = 1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = 1 if is_small(len(chunks) * _CHUNK) else (os.cpu_count() or 1) // sharing
+    if workers <= 1:
         yield from track(map(check, chunks), what, total=len(chunks), console=console, transient=True)
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the processes are the parallelism
@@ -49,6 +56,8 @@ class _Work:
     @classmethod
     def take(cls, check: Callable[[np.ndarray], Any]) -> None:
         cls.check = check
+        gc.freeze()  # what was inherited stays, and records make no circles: looking for them takes a tenth of the time
+        gc.set_threshold(10_000)
 
     @classmethod
     def do(cls, chunk: np.ndarray) -> Any:

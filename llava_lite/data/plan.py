@@ -114,7 +114,7 @@ def _survey(
     todo = np.flatnonzero((known == 0) | ((known < 0) & (exact | (-known > limit))))
     check = partial(_check_chunk, source, processor, limit, exact)
     chunks = cut(todo)
-    done = map_chunks(check, [records[chunk] for chunk in chunks], f"checking {source.name}")
+    done = map_chunks(check, [records[chunk] for chunk in chunks], f"checking {source.name}", alone=True)
     for chunk, (lengths, bad, notes) in zip(chunks, done, strict=True):
         known[chunk] = lengths
         plan.bad.update((int(chunk[at]), why) for at, why in bad)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -22,7 +23,13 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from llava_lite.data.chunks import map_chunks
+
 _WINDOW = 2**26
+_PART = 2**25
+_WORTH_PARTS = 2**28
+_RECORD = re.compile(rb"\]\s*\}\s*,\s*\{")  # what a record mostly ends with, its turns, and the start of the next
+_COMMA = re.compile(r"[ \n\r\t]*,[ \n\r\t]*(?=\{)")
 _END = 2**20
 _TABLES = ("*.parquet", "*.arrow")
 _SHARDS = (".tar", ".tar.gz", ".tgz")  # the compressed ones too: it is ShardRecords that refuses them
@@ -112,7 +119,7 @@ class JsonRecords:
         start, end = self._spans[number].tolist()
         try:
             data = os.pread(self._file.fileno(), end - start, start)
-            record = json.loads(data)
+            record = json.loads(data.decode())  # sparing it the search for another encoding
         except OSError as error:
             raise cannot_be_read(self.path, error) from None
         except UnicodeDecodeError as error:
@@ -146,9 +153,34 @@ class JsonRecords:
                 raise SampleError(f"{self.path}: saved as UTF-16; save it as UTF-8")
             check_packed(self.path, data[:2])
             first = 3 if data[:3] == b"\xef\xbb\xbf" else 0
-            spans = self._lines(data, first) if self.path.suffix.lower() == ".jsonl" else self._items(data, first)
-            flat = np.fromiter((place for span in spans for place in span), dtype=np.int64)
-        return flat.reshape(-1, 2)
+            if self.path.suffix.lower() == ".jsonl":
+                return _as_array(self._lines(data, first))
+            first = self._first_item(data, first)
+            spans = self._in_parts(data, first) if len(data) >= _WORTH_PARTS else None
+            return _as_array(self._items(data, first)) if spans is None else spans
+
+    def _in_parts(self, data: mmap.mmap, first: int) -> np.ndarray | None:
+        """Walk a JSON list in parts at once, from places that look like the start of a record; None if one was not.
+
+        A part's walk is right if it began at a record's start. The first one did; so where each ends just where the
+        next began, all are.
+        """
+        cuts = [first]
+        while start := _RECORD.search(data, cuts[-1] + _PART):
+            cuts.append(start.end() - 1)
+        parts = [np.array(part) for part in zip(cuts, [*cuts[1:], len(data)], strict=True)]
+        walks = list(map_chunks(self._walk_part, parts, f"reading {self.name}"))
+        spans = [walk for walk in walks if walk is not None]
+        return np.concatenate(spans) if len(spans) == len(walks) else None
+
+    def _walk_part(self, part: np.ndarray) -> np.ndarray | None:
+        """Walk from one place to another in a process of its own; None if no record starts there, or one is broken."""
+        start, stop = part.tolist()
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _as_array(self._items(data, start, stop if stop < len(data) else None))
+            except SampleError:
+                return None
 
     def _lines(self, data: mmap.mmap, start: int) -> Iterator[tuple[int, int]]:
         while start < len(data):
@@ -158,15 +190,24 @@ class JsonRecords:
                 yield start, end
             start = end + 1
 
-    def _items(self, data: mmap.mmap, start: int) -> Iterator[tuple[int, int]]:
-        """Walk a JSON list, window by window. In Latin-1 a character is a byte, and JSON's own signs are ASCII."""
-        scan = json.JSONDecoder(strict=False).raw_decode
+    def _first_item(self, data: mmap.mmap, start: int) -> int:
+        """Return where the first item of a JSON list starts, or the list's end."""
         at = _skip_space(data, start)
         if data[at : at + 1] != b"[":
             raise SampleError(f"{self.path}: holds no list; write a list of records, or name it .jsonl if one a line")
-        at = _skip_space(data, at + 1)
+        return _skip_space(data, at + 1)
+
+    def _items(self, data: mmap.mmap, start: int, stop: int | None = None) -> Iterator[tuple[int, int]]:
+        """Walk a JSON list, from an item to just another or to the list's and the file's end; else raise SampleError.
+
+        It goes window by window. In Latin-1 a character is a byte, and JSON's own signs are ASCII.
+        """
+        scan = json.JSONDecoder(strict=False).raw_decode
+        at = start
         base, window, size = at, "", _WINDOW // 2
         while data[at : at + 1] != b"]":
+            if at == stop:
+                return
             try:
                 _, end = scan(window, at - base)
                 broken = None
@@ -183,6 +224,9 @@ class JsonRecords:
             if broken:
                 raise self._broken(base + broken.pos, broken.msg)
             yield at, base + end
+            if comma := _COMMA.match(window, end):
+                at = base + comma.end()
+                continue
             at = _skip_space(data, base + end)
             if data[at : at + 1] == b",":
                 at = _skip_space(data, at + 1)
@@ -190,6 +234,8 @@ class JsonRecords:
                     raise self._broken(at, "a comma before the end of the list")
             elif data[at : at + 1] != b"]":
                 raise self._broken(at, "a comma or the end of the list is missing")
+        if stop is not None:
+            raise self._broken(stop, "no item starts here")
         at = _skip_space(data, at + 1)
         if at < len(data):
             raise self._broken(at, "more after the end of the list; name it .jsonl if it has one record a line")
@@ -237,6 +283,10 @@ def check_packed(path: Path, start: bytes) -> None:
 
 def _long_integer() -> str:
     return f"an integer of more than {sys.get_int_max_str_digits()} digits; write it as a string"
+
+
+def _as_array(spans: Iterator[tuple[int, int]]) -> np.ndarray:
+    return np.fromiter((place for span in spans for place in span), dtype=np.int64).reshape(-1, 2)
 
 
 def _skip_space(data: mmap.mmap, at: int) -> int:

@@ -179,12 +179,15 @@ def _read_turn(turn: object, number: int) -> tuple[str, object]:
     if not isinstance(turn, dict):
         raise ConversationError(f"turn {number} is not an object but {type(turn).__name__}")
     name = turn.get("from") or turn.get("role")
-    if str(name) not in ROLES:
+    role = ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
         raise ConversationError(f"turn {number}: unknown role {name!r}; known: {', '.join(ROLES)}")
-    content = turn.get("value") if turn.get("value") is not None else turn.get("content")
-    if not isinstance(content, str | list):
+    content = turn.get("value")
+    if content is None:
+        content = turn.get("content")
+    if not isinstance(content, (str, list)):
         raise ConversationError(f"turn {number} has no text; write it as `value` (or `content`)")
-    return ROLES[str(name)], content
+    return role, content
 
 
 def _texts(content: object, number: int) -> Iterator[str]:

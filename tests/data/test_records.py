@@ -9,12 +9,12 @@ from pathlib import Path
 
 import datasets
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 from llava_lite.data import records
-from llava_lite.data.records import SampleError, open_records
+from llava_lite.data.records import JsonRecords, SampleError, open_records
 from llava_lite.data.shards import ShardRecords
 from llava_lite.data.tables import TableRecords
 from llava_lite.images.loading import FileSlice, load_image
@@ -118,6 +118,57 @@ def test_any_list_of_records_is_read_back_through_windows_of_any_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "_WINDOW", window)
         assert read_records(path) == json.loads(text)
+
+
+def outcome(path: Path) -> list[dict] | str:
+    """What a file's records are, or what is said of them."""
+    try:
+        return read_records(path)
+    except SampleError as error:
+        return str(error)
+
+
+bait = st.sampled_from(["]}, {", "]},{", ']}, {"', "[]", "}", '"', "\\", "]"])
+looks_like_records = st.dictionaries(
+    st.sampled_from(["id", "conversations"]),
+    bait | st.lists(bait | st.dictionaries(bait, st.lists(bait, max_size=2), max_size=2), max_size=3),
+    max_size=2,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    written=st.lists(looks_like_records, min_size=1, max_size=12),
+    part=st.sampled_from([1, 10, 50, 200]),
+    damage=st.none() | st.tuples(st.integers(0, 2000), st.sampled_from(["", "]", "}", ",", '"', "]}, {"])),
+)
+@example(written=[{"]},{": []}, {": 1},{x": 2}, {"id": 3}], part=1, damage=None)  # what looks like records has some
+def test_a_list_walked_in_parts_is_what_it_is_in_one_walk(
+    tmp_path_factory: pytest.TempPathFactory, written: list[dict], part: int, damage: tuple[int, str] | None
+) -> None:
+    text = json.dumps(written)
+    if damage:
+        place = damage[0] % len(text)
+        text = text[:place] + damage[1] + text[place + 1 :]
+    path = write(tmp_path_factory.mktemp("json"), text)
+    whole = outcome(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_WORTH_PARTS", 0)
+        patch.setattr(records, "_PART", part)
+        patch.setattr("os.cpu_count", lambda: 1)
+        assert outcome(path) == whole
+
+
+def test_a_large_list_is_walked_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
+    path = write(tmp_path, json.dumps([{"id": number, "conversations": turns} for number in range(500)], indent=1))
+    monkeypatch.setattr(records, "_WORTH_PARTS", 0)
+    monkeypatch.setattr(records, "_PART", path.stat().st_size // 20)
+    walked = list[int]()
+    whole = JsonRecords._items
+    monkeypatch.setattr(JsonRecords, "_items", lambda self, *at: walked.append(1) or whole(self, *at))
+    assert [record["id"] for record in read_records(path)] == list(range(500))
+    assert not walked  # not in this process
 
 
 def test_a_broken_record_among_lines_leaves_the_others_readable(tmp_path: Path) -> None:
