@@ -71,6 +71,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As optim.lr=1e-5.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file, see `llava-lite list`.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each device.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="One real step of everything, then stop.")] = False,
     help: Annotated[bool, typer.Option("--help", help="Show the keys of a recipe, or this message.")] = False,
 ) -> None:
     """Train one stage: contrastive, align or finetune."""
@@ -79,7 +80,8 @@ def train(
     if not recipe:
         print(ctx.get_help())
         raise typer.Exit(0 if help else 2)
-    arguments = ["--help"] if help else [*(["--config", str(config)] if config else []), *(overrides or [])]
+    arguments = ["--config", str(config)] if config else []
+    arguments = ["--help"] if help else [*arguments, *(["--dry-run"] if dry_run else []), *(overrides or [])]
     raise typer.Exit(launch(find("train", recipe), arguments, processes=1 if help else processes))
 
 

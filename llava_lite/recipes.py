@@ -120,12 +120,15 @@ def load_recipe(recipe: Path, *, needs: str = "Config") -> ModuleType:
     return module
 
 
-def run(main: Callable[[C], None], config: type[C]) -> None:
-    """Be the `__main__` of a recipe: parse `--config F key=value ... --help`, read the configuration, call `main`."""
+def run(main: Callable[[C], None], config: type[C], dry_run: Callable[[C], None] | None = None) -> None:
+    """Be the `__main__` of a recipe: parse `--config F key=value ... --help`, read the configuration, call `main`.
+
+    dry_run: what is called instead where `--dry-run` asks for it
+    """
     from llava_lite.config import describe, read_config
 
     parser = argparse.ArgumentParser(
-        usage="%(prog)s [--config F] [key=value ...]",
+        usage=f"%(prog)s [--config F] [key=value ...]{' [--dry-run]' if dry_run else ''}",
         description=sys.modules[main.__module__].__doc__,
         epilog=f"keys, their types and defaults:\n{describe(config)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -135,9 +138,16 @@ def run(main: Callable[[C], None], config: type[C]) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="what differs from the file, as optim.lr=1e-5"
     )
+    if dry_run:
+        told = "one real step of everything, in OUTPUT_DIR.dry-run: data, training, saving, loading, asking, evaluating"
+        parser.add_argument("--dry-run", action="store_true", help=told)
     options = parser.parse_intermixed_args()
     with report_mistakes():
-        main(read_config(config, options.config, options.overrides))
+        settings = read_config(config, options.config, options.overrides)
+        if dry_run and options.dry_run:
+            dry_run(settings)
+        else:
+            main(settings)
 
 
 @contextmanager

@@ -8,23 +8,19 @@ a step, learning rate 1e-3. The prompt is the image alone, the answer its captio
     torchrun --nproc-per-node 8 train/align.py --config configs/llava-1.5-7b/align.yaml
 """
 
+from functools import partial
+
 import torch
 
 from llava_lite import distributed
-from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.folder import load
 from llava_lite.checkpoint.parts import Parts, assemble, make_processor
 from llava_lite.config import Strict
 from llava_lite.conversation.families import find_template
-from llava_lite.data.dataset import InstructionDataset
-from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
-from llava_lite.data.mixture import DataConfig
-from llava_lite.data.steps import plan_steps
 from llava_lite.images.layout import ImageMode
 from llava_lite.processor import Processor
 from llava_lite.recipes import run
-from llava_lite.training.config import RunConfig
-from llava_lite.training.engine import make_engine
-from llava_lite.training.loop import fit
+from llava_lite.stage import StageConfig, dry_run, train
 from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.resume import find_start, is_finished
 
@@ -47,12 +43,10 @@ class ModelConfig(Strict):
     brings. By default the one of the language model's family."""
 
 
-class Config(RunConfig):
+class Config(StageConfig):
     """Stage one."""
 
     model: ModelConfig
-    data: DataConfig
-    loader: LoaderConfig = LoaderConfig()
 
 
 def open_processor(config: Config) -> Processor:
@@ -81,38 +75,8 @@ def main(config: Config) -> None:
     model.to(distributed.device()).train_only(["projector"])
     checkpoint_layers(model, config.gradient_checkpointing)
 
-    dataset = InstructionDataset(
-        config.data,
-        as_captions(processor),
-        row_tokens=config.batch.tokens,
-        exact=config.batch.rows is not None,
-    )
-    steps = plan_steps(
-        dataset,
-        samples=config.batch.samples,
-        rows=config.batch.rows,
-        row_tokens=config.batch.tokens,
-        packing=config.batch.packing,
-        seed=config.seed,
-        epochs=config.epochs,
-        max_steps=config.max_steps,
-    )
-    failures = None
-    if config.data.on_bad_sample == "skip":
-        failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
-
-    fit(
-        make_engine(model, config.optim, config.parallel, num_steps=steps.num_steps),
-        lambda first: read_steps(steps, first, config.loader, failures),
-        config,
-        num_samples=len(dataset),
-        data_hash=dataset.content_hash,
-        write_lineage=dataset.write_lineage,
-        save=lambda folder, weights: save(folder, model, processor, parts=parts, weights=weights),
-        start_from=start_from,
-    )
-    distributed.stop()
+    train(model, as_captions(processor), config, asked=processor, parts=parts, start_from=start_from)
 
 
 if __name__ == "__main__":
-    run(main, Config)
+    run(main, Config, partial(dry_run, main))

@@ -11,26 +11,21 @@ language model learns an adapter, which is what is written; `llava-lite merge` m
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from llava_lite import distributed
-from llava_lite.checkpoint.folder import base_of, holds_adapter, holds_projector_alone, load, load_processor, save
+from llava_lite.checkpoint.folder import base_of, holds_adapter, holds_projector_alone, load, load_processor
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline, make_processor
 from llava_lite.config import Strict
-from llava_lite.data.dataset import InstructionDataset
-from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
-from llava_lite.data.mixture import DataConfig
-from llava_lite.data.steps import plan_steps
 from llava_lite.images.layout import ImageMode
 from llava_lite.models.adapter import Lora, Quantize
 from llava_lite.models.llava import Llava, Part
 from llava_lite.processor import Processor
 from llava_lite.recipes import run
-from llava_lite.training.config import RunConfig
-from llava_lite.training.engine import make_engine
-from llava_lite.training.loop import fit
+from llava_lite.stage import StageConfig, dry_run, train
 from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.resume import find_start, is_finished
 
@@ -71,7 +66,7 @@ class LoraConfig(Strict):
     """Last names of the linear layers that get one, such as q_proj; by default all in the language model's blocks."""
 
 
-class Config(RunConfig):
+class Config(StageConfig):
     """Stage two."""
 
     train: tuple[Part, ...] = ("projector", "language_model")
@@ -81,8 +76,6 @@ class Config(RunConfig):
     lora: LoraConfig | None = None
     """Train adapters in place of the language model's own weights; the projector learns whole beside them."""
     model: ModelConfig
-    data: DataConfig
-    loader: LoaderConfig = LoaderConfig()
 
 
 def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
@@ -180,38 +173,8 @@ def main(config: Config) -> None:
     model.to(distributed.device()).train_only(config.train, vision_layers=config.vision_layers)
     checkpoint_layers(model, config.gradient_checkpointing)
 
-    dataset = InstructionDataset(
-        config.data,
-        processor,
-        row_tokens=config.batch.tokens,
-        exact=config.batch.rows is not None,
-    )
-    steps = plan_steps(
-        dataset,
-        samples=config.batch.samples,
-        rows=config.batch.rows,
-        row_tokens=config.batch.tokens,
-        packing=config.batch.packing,
-        seed=config.seed,
-        epochs=config.epochs,
-        max_steps=config.max_steps,
-    )
-    failures = None
-    if config.data.on_bad_sample == "skip":
-        failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
-
-    fit(
-        make_engine(model, config.optim, config.parallel, num_steps=steps.num_steps),
-        lambda first: read_steps(steps, first, config.loader, failures),
-        config,
-        num_samples=len(dataset),
-        data_hash=dataset.content_hash,
-        write_lineage=dataset.write_lineage,
-        save=lambda folder, weights: save(folder, model, processor, parts=parts, weights=weights),
-        start_from=start_from,
-    )
-    distributed.stop()
+    train(model, processor, config, parts=parts, start_from=start_from)
 
 
 if __name__ == "__main__":
-    run(main, Config)
+    run(main, Config, partial(dry_run, main))

@@ -30,12 +30,17 @@ def load(path: str | Path, *, device: str | torch.device | None = None, dtype: t
 
 
 class Assistant:
-    """A model and its processor as a ChatModel."""
+    """A model and its processor as a ChatModel.
 
-    def __init__(self, model: Llava, processor: Processor, *, name: str = "llava_lite") -> None:
+    in_step: all processes of a run ask theirs at the same time, and each goes on until all have their answers: for
+    weights that are shared out, of which every step of any process needs a part from all
+    """
+
+    def __init__(self, model: Llava, processor: Processor, *, name: str = "llava_lite", in_step: bool = False) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self.in_step = in_step
 
     def ask(self, text: str, images: Iterable[object] = (), *, sampling: Sampling = Sampling()) -> str:
         """Ask one question about any number of images (paths, bytes or PIL images) and return the answer."""
@@ -85,13 +90,19 @@ class Assistant:
             return self.model.generate(
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
-                pixel_values=torch.cat([example.pixel_values for example in examples]).to(device),
+                pixel_values=self._tiles(examples).to(device),
                 patch_index=patch_index.to(device),
                 patch_weight=None if patch_weight is None else patch_weight.to(device),
                 config=self._generation_config(sampling),
                 streamer=streamer,
                 stop=StoppingCriteriaList(stop),
+                in_step=self.in_step,
             )
+
+    def _tiles(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Join the tiles; processes in step all run the tower, and one without an image runs it on a blank tile."""
+        tiles = torch.cat([example.pixel_values for example in examples])
+        return tiles.new_zeros(1, *tiles.shape[1:]) if self.in_step and not len(tiles) else tiles
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
         config = generation_config(self.model.language_model, self.processor)

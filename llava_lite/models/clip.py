@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -28,6 +29,10 @@ class Clip(nn.Module):
     def cost(self, tile_size: int) -> Cost:
         """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""
         return clip_cost(self.model, tile_size)
+
+    def guess_loss(self, num_targets: int) -> float:
+        """Return the mean loss of one that holds all pairings of so many images and captions equally likely."""
+        return math.log(num_targets)
 
     def forward(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,10 @@ class Llava(nn.Module):
     def cost(self, tile_size: int) -> Cost:
         """FLOPs of a training pass with what trains now, on tiles of `tile_size` pixels a side."""
         return llava_cost(self.vision_tower, self.projector, self.language_model, tile_size)
+
+    def guess_loss(self, num_targets: int) -> float:
+        """Return the mean loss of one that holds all tokens equally likely, for any number of targets."""
+        return math.log(self.language_model.config.vocab_size)
 
     def add_lora(self, lora: Lora) -> None:
         """Put an adapter that adds nothing yet beside the language model. Raises AdapterError."""
@@ -178,8 +183,12 @@ class Llava(nn.Module):
         config: GenerationConfig,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteriaList | None = None,
+        in_step: bool = False,
     ) -> torch.Tensor:
-        """Continue left-padded prompts; input_ids, attention_mask: long [B, T] -> the new ids alone, long [B, T']."""
+        """Continue left-padded prompts; input_ids, attention_mask: long [B, T] -> the new ids alone, long [B, T'].
+
+        in_step: go on until all processes are done
+        """
         language_model: Any = self.language_model  # which mixes `generate` in, but its base class does not say so
         return language_model.generate(
             inputs_embeds=self.embed(input_ids, pixel_values, patch_index, patch_weight),
@@ -187,6 +196,7 @@ class Llava(nn.Module):
             generation_config=config,
             streamer=streamer,
             stopping_criteria=stop,
+            synced_gpus=in_step,
         )
 
 

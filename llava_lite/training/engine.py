@@ -11,8 +11,10 @@ the names of parameters, so that another engine, or another number of processes,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -30,13 +32,18 @@ _BUCKET = 2**28
 
 
 class Trainable(Protocol):
-    """Any module whose forward(**batch) returns a Loss, and that can name its parts and say what it costs."""
+    """Any module whose forward(**batch) returns a Loss, and that can name its parts and say what it costs.
+
+    guess_loss: the mean loss of one that holds all answers to a step's targets equally likely
+    """
 
     def __call__(self, **batch: torch.Tensor) -> Loss: ...
 
     def parts(self) -> dict[str, nn.Module]: ...
 
     def cost(self, tile_size: int) -> Cost: ...
+
+    def guess_loss(self, num_targets: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,28 @@ class Engine(ABC):
     @property
     def _by_batch(self) -> bool:
         return self.config.loss_average == "microbatch"
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let the module be asked: without dropout and gradients; afterwards it is as it was."""
+        assert isinstance(self.module, nn.Module)
+        modes = [(module, module.training) for module in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def mean_loss(self, steps: Iterable[Sequence[Mapping[str, torch.Tensor]]]) -> float:
+        """Return the mean loss over all targets of all ranks' batches, while `evaluating`; every rank has as many."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for batch in chain.from_iterable(steps):
+            loss = self.forward({name: value.to(self.device) for name, value in batch.items()})
+            total += torch.stack([loss.sum.double(), loss.count.double()])
+        loss_sum, count = distributed.all_sum(total).tolist()
+        return loss_sum / count
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> Loss:
         """Run the module on one batch."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from llava_lite import distributed
@@ -35,8 +41,16 @@ class FsdpEngine(Engine):
             if isinstance(part, FSDPModule):
                 part.set_gradient_divide_factor(1.0)  # gradients add up: the loss is a share of the whole step's mean
                 part.set_force_sum_reduction_for_comms(True)
+        register_fsdp_forward_method(module, "generate")
         self.parameters = named_parameters(self.module.parts())
         self.optimizer = make_optimizer(self.module.parts(), config)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        with super().evaluating():
+            yield
+        assert isinstance(self.module, FSDPModule)
+        self.module.reshard()  # what it does by itself only in a backward pass
 
     @torch.no_grad()
     def update(self) -> float:

@@ -11,12 +11,13 @@ from typing import Protocol
 import torch
 
 from llava_lite.config import dump_config
-from llava_lite.distributed import barrier, gather, is_main, seed_step
+from llava_lite.distributed import barrier, gather, is_main, logger, seed_step
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import Engine
 from llava_lite.training.progress import RunLog, print_parts
 from llava_lite.training.resume import RunError, read_step, write_step
 from llava_lite.training.throughput import Work
+from llava_lite.training.validation import Validation
 
 
 class Step(Work, Protocol):
@@ -35,13 +36,15 @@ def fit(
     data_hash: str,
     save: Callable[[Path, Mapping[str, torch.Tensor]], None],
     write_lineage: Callable[[Path], None] | None = None,
+    validation: Validation | None = None,
     start_from: Path | None = None,
 ) -> None:
     """Train to the end of the schedule, and write the result to output_dir.
 
     read_steps: yields the steps from a given one on; num_samples, data_hash: of the data set, which a run cannot
     exchange; save: writes a checkpoint of these weights into a folder; write_lineage: writes there what the data is;
-    start_from: the step folder to continue, whose weights the module already holds.
+    validation: looks at the model on the way; start_from: the step folder to continue, whose weights the module already
+    holds.
     Raises RunError where the processes see different data, and on a loss that is not a number, naming the records of
     its step.
     """
@@ -61,6 +64,7 @@ def fit(
 
     def checkpoint(step: int) -> None:
         state, weights = engine.state(), engine.weights()
+        best = validation.best if validation else None
         write_step(
             config.output_dir,
             step,
@@ -68,7 +72,17 @@ def fit(
             optimizer=state,
             run=run,
             keep=config.save.keep,
+            best=best["step"] if best else None,
         )
+
+    def look(step: int) -> bool:
+        """Evaluate where that is due; return whether no step was better."""
+        if validation is None or not validation.is_due(step, engine.num_steps):
+            return False
+        with engine.evaluating(), log.paused():
+            row = validation.run(step)
+        log.evaluation(row)
+        return bool(row["best"])
 
     start = 0
     if start_from is None:
@@ -82,9 +96,15 @@ def fit(
         write_lineage(config.output_dir)
     print_parts(engine.describe())
     log = RunLog(config, engine.module, start=start, num_steps=engine.num_steps)
+    if validation:
+        validation.begin(start)
     with log:
+        look(start)
         began = time.perf_counter()
         for number, step in enumerate(read_steps(start), start=start):
+            if validation and validation.has_settled:
+                logger.info("step %d: no better for evaluate.patience=%s; stopping", number, validation.config.patience)
+                break
             waited = time.perf_counter() - began
             seed_step(config.seed, number)
             result = engine.train_step(number, step.batches, step.num_targets)
@@ -95,10 +115,26 @@ def fit(
                 )
             seconds = time.perf_counter() - began
             log.step(number + 1, result, step, seconds=seconds, waited=waited)
-            if config.save.every_steps and (number + 1) % config.save.every_steps == 0:
+            if number == 0:
+                judge_first_loss(result.loss, engine.module.guess_loss(step.num_targets))
+            is_best = look(number + 1)
+            if is_best or (config.save.every_steps and (number + 1) % config.save.every_steps == 0):
                 checkpoint(number + 1)
             began = time.perf_counter()
     weights = engine.weights()
     if is_main():
         save(config.output_dir, weights)
     barrier()
+
+
+def judge_first_loss(loss: float, guess: float) -> None:
+    """Say so where a run's first loss is absurd. guess: that of one who holds all targets equally likely."""
+    if loss > guess + 1:
+        told = f"worse than guessing evenly ({guess:.2f}); do weights, tokenizer and template belong together?"
+    elif loss > 0.97 * guess:
+        told = f"what guessing evenly gives ({guess:.2f}): right for new weights, but trained ones know better"
+    elif loss < 0.01:
+        told = "next to nothing; does the question hold the answer, or does the model know these data already?"
+    else:
+        return
+    logger.warning("the first loss is %.2f, %s", loss, told)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,22 @@ class RunLog:
         self.progress.update(self.task, completed=number, description=fit_in(self.console.width - _AROUND, words))
         if due and not self.console.is_terminal and (number % 50 == 0 or number == self.num_steps):
             self.console.print("  ".join([f"step {number}/{self.num_steps}", *words]), soft_wrap=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to another progress line."""
+        self.progress.stop()
+        try:
+            yield
+        finally:
+            self.progress.start()
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """Show what an evaluation found (see `Validation.run`)."""
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in row["figures"].items())
+        self.console.print(f"step {row['step']}: {figures}{'  (best)' if row['best'] else ''}", soft_wrap=True)
+        for tracker in self.trackers:
+            tracker.log({f"evaluation/{name}": value for name, value in row["figures"].items()}, row["step"])
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if not distributed.is_main():

@@ -73,8 +73,11 @@ def write_step(
     optimizer: Mapping[str, torch.Tensor],
     run: Mapping[str, object],
     keep: int,
+    best: int | None = None,
 ) -> None:
     """Write `step-<n>/` whole or not at all, then drop the oldest beyond `keep`. Only the main process writes.
+
+    best: the step whose checkpoint is kept besides
 
     run: what the order of samples depends on; resuming with other values is refused.
     """
@@ -89,7 +92,8 @@ def write_step(
         shutil.rmtree(output_dir / f"step-{step}", ignore_errors=True)
         new.rename(output_dir / f"step-{step}")
         for old in step_folders(output_dir)[:-keep]:
-            shutil.rmtree(old)
+            if old.name != f"step-{best}":
+                shutil.rmtree(old)
     distributed.barrier()
 
 
@@ -110,7 +114,8 @@ def _delete_run(folder: Path) -> None:
     """Delete what runs write, and nothing else a user may keep there."""
     for path in [*folder.glob("step-*"), *folder.glob(".step-*"), folder / ".writing", folder / "tensorboard"]:
         shutil.rmtree(path, ignore_errors=True)
-    for name in ("config.json", "log.jsonl", "train.yaml", "lineage.json", "left_out.jsonl", IDS):
+    shutil.rmtree(folder / "evaluations", ignore_errors=True)
+    for name in ("config.json", "log.jsonl", "evaluations.jsonl", "train.yaml", "lineage.json", "left_out.jsonl", IDS):
         (folder / name).unlink(missing_ok=True)
     for path in [*folder.glob("*.safetensors"), *folder.glob("failed*.jsonl")]:
         path.unlink()

@@ -1,0 +1,241 @@
+"""What the stages that learn from conversations share: from a model and its processor to a finished run.
+
+model, processor    the recipe's
+  | InstructionDataset, plan_steps, make_engine, fit          `train`
+output_dir          and, on the way, held-out data and benchmarks: `Evaluation`
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, model_validator
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llava_lite import distributed
+from llava_lite.checkpoint.folder import load, save
+from llava_lite.checkpoint.parts import Parts
+from llava_lite.conversation.message import Conversation
+from llava_lite.data.dataset import InstructionDataset
+from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
+from llava_lite.data.mixture import DataConfig, Mixture
+from llava_lite.data.records import SampleError
+from llava_lite.data.sample import Sample
+from llava_lite.data.steps import InstructionSteps, plan_steps
+from llava_lite.evaluation import runner
+from llava_lite.generation.assistant import Assistant
+from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.together import Together
+from llava_lite.models.llava import Llava
+from llava_lite.processor import Processor
+from llava_lite.recipes import find
+from llava_lite.training.config import LogConfig, RunConfig
+from llava_lite.training.engine import Engine, make_engine
+from llava_lite.training.loop import fit
+from llava_lite.training.progress import describe_rates
+from llava_lite.training.validation import HELD_OUT, Validation, ValidationConfig
+
+C = TypeVar("C", bound="StageConfig")
+_SHORT = 32  # tokens of an answer in a dry run
+
+
+class EvaluateConfig(ValidationConfig):
+    """Looking at the model while it learns: held-out loss and benchmarks."""
+
+    held_out: DataConfig | None = None
+    """Data that the run does not learn from, for the loss on them."""
+    benchmarks: dict[str, Path] = Field(default={})
+    """Benchmarks to ask, each with the folder of its files, as pope: data/pope."""
+    limit: int | None = Field(default=None, gt=0)
+    """Take only so many of the held-out samples, drawn once, and each benchmark's first so many questions."""
+    batch_size: int = Field(default=16, gt=0)
+    """Questions answered at once by each process."""
+
+    @model_validator(mode="after")
+    def _measures_what_it_judges_by(self) -> EvaluateConfig:
+        measured = [*([HELD_OUT] if self.held_out else []), *self.benchmarks]
+        if self.every_steps is not None and self.best_by not in measured:
+            there = ", ".join(measured) or "nothing: give evaluate.held_out or evaluate.benchmarks"
+            raise ValueError(f"best_by={self.best_by} is not measured; there is {there}")
+        if self.every_steps is None and (measured or self.patience):
+            raise ValueError("nothing is evaluated without evaluate.every_steps; set it")
+        return self
+
+
+class StageConfig(RunConfig):
+    """A stage that learns from conversations."""
+
+    data: DataConfig
+    loader: LoaderConfig = LoaderConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def train(
+    model: Llava,
+    processor: Processor,
+    config: StageConfig,
+    *,
+    asked: Processor | None = None,
+    parts: Parts | str | None,
+    start_from: Path | None,
+) -> None:
+    """Train what `model` has set to learn, and write the result to output_dir.
+
+    asked: the processor that the result is asked and saved with; by default the one it learns with. parts: what the
+    result stands beside, as `checkpoint.folder.save` takes it. start_from: the step folder to go on from.
+    """
+    asked = asked or processor
+    dataset = InstructionDataset(
+        config.data,
+        processor,
+        row_tokens=config.batch.tokens,
+        exact=config.batch.rows is not None,
+    )
+    steps = plan_steps(
+        dataset,
+        samples=config.batch.samples,
+        rows=config.batch.rows,
+        row_tokens=config.batch.tokens,
+        packing=config.batch.packing,
+        seed=config.seed,
+        epochs=config.epochs,
+        max_steps=config.max_steps,
+    )
+    failures = None
+    if config.data.on_bad_sample == "skip":
+        failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
+    validation = None
+    if config.evaluate.every_steps is not None:
+        evaluation = Evaluation(config, processor, asked)  # a missing file speaks before the first step
+        validation = Validation(config.evaluate, config.output_dir, lambda step: evaluation(step, engine, model))
+    engine = make_engine(model, config.optim, config.parallel, num_steps=steps.num_steps)
+    fit(
+        engine,
+        lambda first: read_steps(steps, first, config.loader, failures),
+        config,
+        num_samples=len(dataset),
+        data_hash=dataset.content_hash,
+        write_lineage=dataset.write_lineage,
+        save=lambda folder, weights: save(folder, model, asked, parts=parts, weights=weights),
+        validation=validation,
+        start_from=start_from,
+    )
+    distributed.stop()
+
+
+class Evaluation:
+    """Held-out data and benchmarks, read and checked once. Called, it returns their figures, on all processes."""
+
+    def __init__(self, config: StageConfig, processor: Processor, asked: Processor) -> None:
+        self.config = config
+        self.asked = asked
+        self.benchmarks = [runner.load_benchmark(find("eval", name)) for name in config.evaluate.benchmarks]
+        for benchmark, data in zip(self.benchmarks, config.evaluate.benchmarks.values(), strict=True):
+            runner.read_questions(benchmark, data)
+        self.steps = hold_out(config, processor) if config.evaluate.held_out else None
+
+    def __call__(self, step: int, engine: Engine, model: Llava) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        if self.steps is not None:
+            batches = (part.batches for part in read_steps(self.steps, 0, self.config.loader))
+            figures[HELD_OUT] = engine.mean_loss(batches)
+        if self.benchmarks:
+            shared_out = self.config.parallel.strategy in ("zero3", "fsdp2")
+            folder = self.config.output_dir / "evaluations" / f"step-{step}"
+            assistant = Assistant(model, self.asked, name=str(folder), in_step=shared_out)
+            figures |= self._ask(Together(assistant), folder)
+        return figures
+
+    def _ask(self, model: Together, folder: Path) -> dict[str, float]:
+        settings = self.config.evaluate
+        figures: dict[str, float] = {}
+        if distributed.is_main():
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get beyond this step
+        with model:
+            for benchmark, data in zip(self.benchmarks, settings.benchmarks.values(), strict=True):
+                if distributed.is_main():
+                    scores = runner.run(
+                        benchmark,
+                        model,
+                        data=data,
+                        out=folder / benchmark.name,
+                        limit=settings.limit,
+                        batch_size=settings.batch_size * distributed.world_size(),
+                    )
+                    figures |= {f"{benchmark.name}.{name}": float(value) for name, value in scores.figures.items()}
+        return distributed.gather(figures)[0]
+
+
+def hold_out(config: StageConfig, processor: Processor) -> InstructionSteps:
+    """Plan one pass through the held-out samples, in rows as in training. Raises SampleError."""
+    held_out, limit = config.evaluate.held_out, config.evaluate.limit
+    assert held_out is not None
+    dataset = InstructionDataset(held_out, processor, row_tokens=config.batch.tokens)
+    return plan_steps(
+        dataset,
+        samples=config.batch.samples,
+        rows=None,
+        row_tokens=config.batch.tokens,
+        packing=config.batch.packing,
+        seed=held_out.seed,
+        epochs=min(1.0, limit / len(dataset)) if limit else 1.0,
+        max_steps=None,
+    )
+
+
+def dry_run(main: Callable[[C], None], config: C) -> None:
+    """Do everything once, in a folder of its own, and say what came of it: check all data, evaluate, learn one step,
+    save, evaluate, and ask the saved result about two samples."""
+    folder = config.output_dir.with_name(f"{config.output_dir.name}.dry-run")
+    every = config.evaluate.every_steps and 1
+    main(
+        config.model_copy(
+            update={
+                "output_dir": folder,
+                "max_steps": 1,
+                "overwrite": True,
+                "resume": None,
+                "save": config.save.model_copy(update={"every_steps": 1}),
+                "log": LogConfig(),
+                "evaluate": config.evaluate.model_copy(update={"every_steps": every, "limit": 2, "patience": None}),
+            }
+        )
+    )
+    if not distributed.is_main():
+        return
+    samples = first_samples(config.data, 2)
+    model, processor = load(folder, dtype=distributed.dtype())
+    assistant = Assistant(model.to(distributed.device()), processor)
+    questions = [Conversation(s.conversation.messages[:-1], s.conversation.system) for s in samples]
+    answers = assistant.reply(questions, Sampling(max_new_tokens=_SHORT))
+    table = Table(title="what the saved result answers, after one step", title_justify="left", show_lines=True)
+    for name in ("sample", "question", "its answer", f"the model's, at most {_SHORT} tokens"):
+        table.add_column(name, overflow="fold")
+    for sample, answer in zip(samples, answers, strict=True):
+        question, correct = sample.conversation.messages[-2:]
+        table.add_row(*(Text(word) for word in (sample.id, question.text, correct.text, answer)))
+    console = Console(stderr=True)
+    console.print(table)
+    step = json.loads((folder / "log.jsonl").read_text(encoding="utf-8"))
+    words = [f"loss {step['loss']:.4f}", f"{step['seconds']:.1f} s", *describe_rates(step)]
+    console.print(f"dry run of {config.output_dir}: all of it works; its step: {'  '.join(words)}")
+    shutil.rmtree(folder)
+
+
+def first_samples(config: DataConfig, count: int) -> list[Sample]:
+    """Return the first samples that can be used, of those that a run has found at least one of."""
+    mixture = Mixture(config)
+    samples: list[Sample] = []
+    for entry in range(len(mixture)):
+        with suppress(SampleError):
+            samples.append(mixture.sample(entry))
+        if len(samples) == count:
+            break
+    return samples
