@@ -225,7 +225,8 @@ def dry_run(main: Callable[[C], None], config: C) -> None:
     console.print(table)
     step = json.loads((folder / "log.jsonl").read_text(encoding="utf-8"))
     words = [f"loss {step['loss']:.4f}", f"{step['seconds']:.1f} s", *describe_rates(step)]
-    console.print(f"dry run of {config.output_dir}: all of it works; its step: {'  '.join(words)}")
+    told = f"dry run of {config.output_dir}: all of it works; its step: {'  '.join(words)}"
+    console.print(told, soft_wrap=True, highlight=False)
     shutil.rmtree(folder)
 
 

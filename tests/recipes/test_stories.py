@@ -380,6 +380,70 @@ def test_a_loss_that_is_no_number_names_the_records(train: Command, capfd: pytes
     assert "its records: " in capfd.readouterr().err
 
 
+def test_the_model_is_looked_at_while_it_learns_and_a_run_that_gets_worse_stops(
+    train: Command, tmp_path: Path, world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held_out = [f"evaluate.held_out.path={world / 'dialogues.json'}", f"evaluate.held_out.image_dir={world / 'images'}"]
+    benchmark = [f"evaluate.benchmarks.shapes={world}", "evaluate.limit=4", "evaluate.every_steps=1"]
+    assert train("finetune", *held_out, *benchmark, "evaluate.patience=2", "max_steps=9", "optim.lr=3") == 0
+    out = tmp_path / "finetune"
+    rows = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert [row["best"] for row in rows] == [True, False, False]
+    assert all(row["figures"].keys() == {"held_out", "shapes.accuracy"} for row in rows)
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    assert (out / "step-0" / "state").is_dir() and (out / "config.json").is_file()
+    assert (out / "evaluations" / "step-2" / "shapes" / "report.html").is_file()
+    assert "step 2: held_out" in capfd.readouterr().err
+
+
+def test_looking_at_the_model_changes_nothing_of_what_it_learns(train: Command, tmp_path: Path, world: Path) -> None:
+    """With dropout, checkpointing and sampling of batches beside it."""
+    more = ["lora.rank=4", "lora.dropout=0.3", "gradient_checkpointing=full", "max_steps=3"]
+    looks = [f"evaluate.benchmarks.shapes={world}", "evaluate.best_by=shapes", "evaluate.limit=4"]
+    files = []
+    for name, settings in (("plain", []), ("looks", [*looks, "evaluate.every_steps=1"])):
+        assert train("finetune", *more, *settings, f"output_dir={tmp_path / name}") == 0
+        files.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("recipe", ["align", "finetune"])
+def test_a_dry_run_does_everything_once_and_leaves_nothing(
+    train: Command, tmp_path: Path, world: Path, capfd: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    held_out = {"align": "test_captions.json", "finetune": "dialogues.json"}[recipe]
+    looks = [f"evaluate.held_out.path={world / held_out}", f"evaluate.held_out.image_dir={world / 'images'}"]
+    looks += [f"evaluate.benchmarks.shapes={world}", "evaluate.every_steps=500"]
+    assert train(recipe, *looks, "--dry-run") == 0
+    assert sorted(tmp_path.iterdir()) == before
+    said = capfd.readouterr().err
+    for told in ("step 0: held_out", "step 1: held_out", "shapes.accuracy", "after one step", "all of it works"):
+        assert told in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["evaluate.every_steps=1"], "best_by=held_out is not measured"),
+        (
+            ["evaluate.every_steps=1", "evaluate.benchmarks.shapes=W"],
+            "best_by=held_out is not measured; there is shapes",
+        ),
+        (["evaluate.benchmarks.shapes=W"], "nothing is evaluated without evaluate.every_steps"),
+        (["evaluate.every_steps=1", "evaluate.best_by=pop", "evaluate.benchmarks.pop=W"], "did you mean pope?"),
+        (["evaluate.every_steps=1", "evaluate.best_by=pope", "evaluate.benchmarks.pope=gone"], "get it from"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_the_first_step(
+    train: Command, tmp_path: Path, world: Path, capfd: pytest.CaptureFixture[str], overrides: list[str], told: str
+) -> None:
+    assert train("finetune", *(override.replace("=W", f"={world}") for override in overrides)) == 2
+    assert told in " ".join(capfd.readouterr().err.split())
+    assert not (tmp_path / "finetune" / "log.jsonl").exists()
+
+
 def test_the_recipe_files_run_by_themselves() -> None:
     import subprocess
 

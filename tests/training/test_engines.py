@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_resume import NUM_STEPS, command, hashes, kill_after, rows, run
+from tests.training.test_resume import NUM_STEPS, command, evaluations, hashes, kill_after, rows, run
 
 ENGINES = {
     "ddp": [],
@@ -53,6 +53,12 @@ def alone(train) -> dict[str, Path]:
     return {"sgd": train(*ONE_STEP_OF_SGD), "adamw": train()}
 
 
+def said(out: Path) -> dict[str, str]:
+    """What was answered before the first step, by question."""
+    answers = (out / "evaluations" / "step-0" / "shapes" / "answers.jsonl").read_text().splitlines()
+    return {answer["question_id"]: answer["text"] for answer in map(json.loads, answers)}
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
@@ -64,6 +70,9 @@ def test_two_processes_learn_what_one_does(train, alone: dict[str, Path], engine
     (one_row,), (row,) = rows(alone["sgd"] / "log.jsonl"), rows(two / "log.jsonl")
     assert row["loss"] == pytest.approx(one_row["loss"], abs=1e-5)
     assert row["grad_norm"] == pytest.approx(one_row["grad_norm"], rel=1e-6)
+    for found, one in zip(evaluations(two), evaluations(alone["sgd"]), strict=True):
+        assert found["figures"] == pytest.approx(one["figures"], abs=1e-5)
+    assert said(two) == said(alone["sgd"])
     expected = weights(alone["sgd"])
     for name, weight in weights(two).items():
         torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=0)

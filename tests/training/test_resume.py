@@ -32,6 +32,11 @@ def command(out: Path, lm_dir: Path, clip_dir: Path, world: Path, *more: str, ra
         f"max_steps={NUM_STEPS}",
         "optim.lr=1e-2",
         "save.every_steps=2",
+        f"evaluate.held_out.path={world / 'dialogues.json'}",
+        f"evaluate.held_out.image_dir={world / 'images'}",
+        f"evaluate.benchmarks.shapes={world}",
+        "evaluate.every_steps=3",
+        "evaluate.limit=3",
         *more,
     ]
 
@@ -60,6 +65,10 @@ def kill_after(arguments: list[str], log: Path, step: int) -> None:
 
 def rows(log: Path) -> list[dict]:
     return [json.loads(row) for row in log.read_text().splitlines() if row.endswith("}")]
+
+
+def evaluations(out: Path) -> list[dict]:
+    return rows(out / "evaluations.jsonl")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -96,6 +105,10 @@ def test_resumed_after_kill_equals_uninterrupted(
     trace = [(row["step"], row["loss"], row["grad_norm"], row["lr"]) for row in rows(out / "log.jsonl")]
     assert trace == [(r["step"], r["loss"], r["grad_norm"], r["lr"]) for r in rows(uninterrupted / "log.jsonl")]
     assert [step for step, *_ in trace] == list(range(1, NUM_STEPS + 1))
+    assert evaluations(out) == evaluations(uninterrupted)
+    assert [row["step"] for row in evaluations(out)] == [0, 3, 6]
+    best = [row["step"] for row in evaluations(out) if row["best"]][-1]
+    assert sorted(path.name for path in out.glob("step-*")) == sorted({f"step-{best}", last})
 
 
 def counts(row: dict, *, ranks: int) -> dict[str, float]:
