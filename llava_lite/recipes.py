@@ -6,11 +6,13 @@ and exit code 2, and leaves every other exception its traceback, for it is a bug
 
 import argparse
 import importlib.util
+import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,15 +30,20 @@ SUFFIXES: dict[Kind, str] = {"train": ".py", "eval": ".py", "configs": ".yaml"}
 INTERRUPTED = 130
 MISTAKE = 2
 
-# torchrun answers a failed process with a traceback of its own and exit code 1; that process has said what was wrong.
+# torchrun answers a failed process with a traceback of its own and exit code 1. What the first process to fail has said
+# is said again at the end, below what the others said of losing it; these leave no file that says what happened.
 TORCHRUN = """
-import sys
+import logging, os, sys
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
+logging.disable(logging.ERROR)
 try:
     main()
 except ChildFailedError as error:
-    sys.exit(max(1, error.get_first_failure()[1].exitcode))
+    failures = error.failures
+    rank = min(failures, key=lambda rank: (not os.path.isfile(failures[rank].error_file), failures[rank].timestamp))
+    print(f"the run ended with rank {rank}: {failures[rank].message}", file=sys.stderr)
+    sys.exit(max(1, failures[rank].exitcode))
 """
 
 
@@ -154,6 +161,7 @@ def run(main: Callable[[C], None], config: type[C], dry_run: Callable[[C], None]
 def report_mistakes() -> Iterator[None]:
     """End the process with exit code 2 and a message, no traceback, at a user's mistake; with 130 at an interruption.
 
+    Of several processes, one that cannot go on because another has ended says no more than that.
     A mistake is a ValueError of a class that llava_lite defines: each room raises its own. LLAVA_LITE_TRACEBACK=1 shows
     the traceback all the same.
     """
@@ -163,16 +171,27 @@ def report_mistakes() -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{rank}interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except ValueError as error:
-        if not any(kind.__module__.partition(".")[0] == "llava_lite" for kind in type(error).__mro__):
+    except Exception as error:
+        mistake = any(kind.__module__.partition(".")[0] == "llava_lite" for kind in type(error).__mro__)
+        lost = rank and "torch/distributed/" in traceback.extract_tb(error.__traceback__)[-1].filename
+        if not lost:
+            _note_failure(_message(error))
+        if not (lost or (mistake and isinstance(error, ValueError))):
             raise
         if os.environ.get("LLAVA_LITE_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exc()
-        print(f"{rank}error: {_message(error)}", file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
+        told = f"lost the other processes ({str(error)[:120]})" if lost else f"error: {_message(error)}"
+        print(f"{rank}{told}", file=sys.stderr)
+        raise SystemExit(1 if lost else MISTAKE) from None
 
 
-def _message(error: ValueError) -> str:
+def _note_failure(message: str) -> None:
+    """Tell torchrun what happened, and when; it knows by that which process was the first."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(path).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
+
+
+def _message(error: Exception) -> str:
     # A DataLoader passes a worker's exception on as one of the same class whose text is a traceback and the message.
     name = f"{type(error).__module__}.{type(error).__qualname__}: "
     text = str(error)

@@ -15,7 +15,7 @@ from llava_lite.distributed import barrier, gather, is_main, logger, seed_step
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import Engine
 from llava_lite.training.progress import RunLog, print_parts
-from llava_lite.training.resume import RunError, read_step, write_step
+from llava_lite.training.resume import RunError, describe_run, read_step, write_step
 from llava_lite.training.throughput import Work
 from llava_lite.training.validation import Validation
 
@@ -51,16 +51,7 @@ def fit(
     if len(set(gather(data_hash))) > 1:
         raise RunError("the processes see different data; make data and images the same on every machine")
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    run = {
-        "seed": config.seed,
-        "num_samples": num_samples,
-        "data": data_hash,
-        "batch.samples": config.batch.samples,
-        "batch.rows": config.batch.rows,
-        "batch.tokens": config.batch.tokens,
-        "batch.packing": config.batch.packing,
-        "num_steps": engine.num_steps,
-    }
+    run = describe_run(config, num_samples=num_samples, data_hash=data_hash, num_steps=engine.num_steps)
 
     def checkpoint(step: int) -> None:
         state, weights = engine.state(), engine.weights()

@@ -65,6 +65,20 @@ def step_folders(output_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def describe_run(config: RunConfig, *, num_samples: int, data_hash: str, num_steps: int) -> dict[str, object]:
+    """Return what the order of samples depends on: a run that goes on cannot change it."""
+    return {
+        "seed": config.seed,
+        "num_samples": num_samples,
+        "data": data_hash,
+        "batch.samples": config.batch.samples,
+        "batch.rows": config.batch.rows,
+        "batch.tokens": config.batch.tokens,
+        "batch.packing": config.batch.packing,
+        "num_steps": num_steps,
+    }
+
+
 def write_step(
     output_dir: Path,
     step: int,
@@ -79,7 +93,7 @@ def write_step(
 
     best: the step whose checkpoint is kept besides
 
-    run: what the order of samples depends on; resuming with other values is refused.
+    run: see `describe_run`.
     """
     if distributed.is_main():
         new = output_dir / f".step-{step}"

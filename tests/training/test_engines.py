@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,25 @@ def test_several_steps_of_adamw_stay_together_and_a_killed_run_goes_on_bit_for_b
     assert {"model.safetensors", "state/optimizer.safetensors"} == set(hashes(out / last))
     trace = [(row["step"], row["loss"], row["grad_norm"]) for row in rows(out / "log.jsonl")]
     assert trace == [(row["step"], row["loss"], row["grad_norm"]) for row in rows(whole / "log.jsonl")]
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+def test_a_rank_that_fails_ends_the_run_with_its_own_message(
+    tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path, engine: str
+) -> None:
+    records = json.loads((world / "instructions.json").read_text())[:12]
+    shutil.copytree(world / "images", tmp_path / "images")
+    broken = tmp_path / "images" / records[5]["image"]
+    broken.write_bytes(broken.read_bytes()[:100])
+    (tmp_path / "broken.json").write_text(json.dumps(records))
+    data = [f"data.path={tmp_path / 'broken.json'}", f"data.image_dir={tmp_path / 'images'}", *ENGINES[engine]]
+    _, _, *rest = command(tmp_path / "run", lm_dir, clip_dir, world, *data)
+    cli = [sys.executable, "-c", "from llava_lite.cli import main; main()", "train", "finetune", "--processes", "2"]
+    result = run([*cli, *rest])
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("the run ended with rank ") and f"{broken.name}: broken image" in last
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(("before", "after"), [("zero3", "ddp"), ("ddp", "fsdp2"), ("fsdp2", "zero2")])
