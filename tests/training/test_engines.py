@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,13 @@ def train(lm_dir: Path, clip_dir: Path, world: Path, mixed: Path, tmp_path_facto
 @pytest.fixture(scope="module")
 def alone(train) -> dict[str, Path]:
     """What one plain process does."""
-    return {"sgd": train(*ONE_STEP_OF_SGD), "adamw": train()}
+    return {"sgd": train(*ONE_STEP_OF_SGD), "adamw": train("save.keep=9")}
+
+
+@pytest.fixture(scope="module")
+def on_three(train):
+    """Return the run of an engine on three processes, which is made once."""
+    return cache(lambda engine: train(*ENGINES[engine], "save.keep=9", ranks=3))
 
 
 def said(out: Path) -> dict[str, str]:
@@ -81,9 +88,17 @@ def test_two_processes_learn_what_one_does(train, alone: dict[str, Path], engine
 
 @pytest.mark.parametrize("engine", SHARDED)
 def test_several_steps_of_adamw_stay_together_and_a_killed_run_goes_on_bit_for_bit(
-    train, alone: dict[str, Path], tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path, mixed: Path, engine: str
+    train,
+    on_three,
+    alone: dict[str, Path],
+    tmp_path: Path,
+    lm_dir: Path,
+    clip_dir: Path,
+    world: Path,
+    mixed: Path,
+    engine: str,
 ) -> None:
-    whole = train(*ENGINES[engine], ranks=3)
+    whole = on_three(engine)
     for one, three in zip(rows(alone["adamw"] / "log.jsonl"), rows(whole / "log.jsonl"), strict=True):
         assert three["loss"] == pytest.approx(one["loss"], rel=1e-4)
     out = tmp_path / "run"
@@ -116,16 +131,19 @@ def test_a_rank_that_fails_ends_the_run_with_its_own_message(
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(("before", "after"), [("zero3", "ddp"), ("ddp", "fsdp2"), ("fsdp2", "zero2")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("zero3", "ddp"), ("ddp", "fsdp2"), ("fsdp2", "zero2"), ("zero2", "zero3")]
+)
 def test_another_engine_on_other_processes_goes_on(
-    train, alone: dict[str, Path], tmp_path: Path, before: str, after: str
+    train, on_three, alone: dict[str, Path], tmp_path: Path, before: str, after: str
 ) -> None:
     out = tmp_path / "run"
-    train(*ENGINES[before], "save.keep=9", ranks=2, out=out)
+    shutil.copytree(alone["adamw"] if before == "ddp" else on_three(before), out)
     (out / "config.json").unlink()
     for step in (4, 6):  # as if it had stopped after the second
         shutil.rmtree(out / f"step-{step}")
-    train(*ENGINES[after], "resume=auto", ranks=1, out=out)
+    shutil.rmtree(out / "step-3", ignore_errors=True)  # where an evaluation was the best
+    train(*ENGINES[after], "resume=auto", ranks=2 if after == "fsdp2" else 1, out=out)
     for one, gone_on in zip(rows(alone["adamw"] / "log.jsonl"), rows(out / "log.jsonl"), strict=True):
         assert gone_on["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert gone_on["tokens_per_s"].keys() == one["tokens_per_s"].keys()
