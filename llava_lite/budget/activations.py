@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes at the fullest moment. logits: what is targets by vocabulary; other: all else, gradients on their way too."""
+    """Bytes at the fullest moment. logits: what is targets by vocabulary; other: all else, passing gradients too."""
 
     logits: int
     other: int
@@ -54,17 +54,17 @@ def measure_activations(shape: Shape, row: Row, *, checkpointing: Checkpointing,
     num_layers = int(shape.text.num_hidden_layers)
     period = checkpointing if isinstance(checkpointing, int) else 1
     if num_layers <= 3 * period:
-        return _run(_realise(shape, dtype, checkpointing), row)[0]
+        return run_pass(make_hollow(shape, dtype, checkpointing), row)[0]
     # As many more layers as keeps every K-th where it falls.
     run = 2 * period + (num_layers - 1) % period + 1
-    model = _realise(shape.shallow(run), dtype, checkpointing)
-    found, entries = _run(model, row)
+    model = make_hollow(shape.shallow(run, period=period), dtype, checkpointing)
+    found, entries = run_pass(model, row)
     per_period = entries[run - 1] - entries[run - 1 - period]
     return Activations(found.logits, found.other + per_period * (num_layers - run) // period)
 
 
-def _realise(shape: Shape, dtype: torch.dtype, checkpointing: Checkpointing) -> Llava:
-    """Make the model of fake tensors on a CPU."""
+def make_hollow(shape: Shape, dtype: torch.dtype, checkpointing: Checkpointing) -> Llava:
+    """Make the model of tensors that are said to be a CPU's and have no contents."""
     model = shape.make(dtype)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model._apply(lambda tensor: torch.empty_like(tensor, device="cpu"))
@@ -73,7 +73,7 @@ def _realise(shape: Shape, dtype: torch.dtype, checkpointing: Checkpointing) -> 
     return model
 
 
-def _run(model: Llava, row: Row) -> tuple[Activations, list[int]]:
+def run_pass(model: Llava, row: Row) -> tuple[Activations, list[int]]:
     """Pass a row through a model; also say what is held when each layer of the language model is entered."""
     known = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
     ledger = _Ledger(known, logits=(row.num_targets, int(model.language_model.config.vocab_size)))
@@ -85,7 +85,7 @@ def _run(model: Llava, row: Row) -> tuple[Activations, list[int]]:
     for parameter in model.parameters():
         if parameter.requires_grad:  # a gradient that is whole is counted by itself, wherever an engine keeps it
             parameter.register_post_accumulate_grad_hook(_forget)
-    batch = _batch(model, row)
+    batch = make_batch(model, row)
     with ledger:
         loss = model(**batch)
         num_entries = len(entries)
@@ -99,7 +99,7 @@ def _forget(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _batch(model: Llava, row: Row) -> dict[str, torch.Tensor]:
+def make_batch(model: Llava, row: Row) -> dict[str, torch.Tensor]:
     """Make a real batch of two documents, which the model can look at."""
     input_ids = torch.zeros(1, row.num_tokens, dtype=torch.long)
     input_ids[0, : row.num_visual] = model.image_token_id

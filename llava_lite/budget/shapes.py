@@ -1,4 +1,4 @@
-"""What a model will be, from configurations alone: the modules themselves, on the meta device, where nothing is stored."""
+"""What a model will be, from configurations alone: the modules themselves, on the meta device, which stores nothing."""
 
 from __future__ import annotations
 
@@ -95,12 +95,13 @@ class Shape:
         return lay_out(PICTURE, self.image_mode, tile_size=self.tile_size, num_patches=num_patches)
 
     def make(self, dtype: torch.dtype) -> Llava:
-        """Make the model, with what trains marked, on the meta device. Raises PartError, ProjectorError, AdapterError."""
+        """Make the model on the meta device, what trains marked. Raises PartError, ProjectorError, AdapterError."""
         vision = projector = None
         with torch.device("meta"):
             text: Any = AutoModelForCausalLM.from_config(self.text, dtype=dtype)
             if self.vision is not None:
-                vision = VisionTower(TOWERS[self.vision.model_type].model_class(self.vision).to(dtype))
+                tower: Any = TOWERS[self.vision.model_type].model_class(self.vision)
+                vision = VisionTower(tower.to(dtype))
                 projector = make_projector(self.projector, vision.hidden_size, self.text.hidden_size).to(dtype)
                 if is_anyres(self.image_mode):
                     projector.add_newline(self.text.hidden_size)
@@ -110,12 +111,17 @@ class Shape:
         model.train_only(self.train, vision_layers=self.vision_layers)
         return model
 
-    def shallow(self, num_layers: int) -> Shape:
-        """Return the same with so many layers in the language model, and with one in a tower that does not learn."""
+    def shallow(self, num_layers: int, *, period: int) -> Shape:
+        """Return the same with so many layers in the language model, and few in a tower that does not learn.
+
+        Layers are numbered through both, so of a tower's as many are left as keep every `period`-th where it falls.
+        """
         text = _with_layers(self.text, num_layers)
         if self.vision is None or "vision_tower" in self.train:
             return replace(self, text=text)
-        return replace(self, text=text, vision=_with_layers(self.vision, 1))
+        return replace(
+            self, text=text, vision=_with_layers(self.vision, 1 + (int(self.vision.num_hidden_layers) - 1) % period)
+        )
 
 
 _IMAGE = 1

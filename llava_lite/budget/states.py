@@ -1,4 +1,4 @@
-"""What stays on a GPU from step to step: weights, gradients and the optimiser's state, by what each engine does with them.
+"""What stays on a GPU from step to step: weights, gradients and the optimiser's state, by what each engine does.
 
 The engines are the authority: training/engine.py (ddp), zero.py and DeepSpeed's stage 2 and 3, fsdp.py.
 """
@@ -30,7 +30,7 @@ class Strategy:
     offload: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name} + offload {self.offload}" if self.offload else self.name
+        return {None: self.name, "optimizer": f"{self.name} offload", "all": f"{self.name} offload all"}[self.offload]
 
     def overrides(self) -> list[str]:
         return [f"parallel.strategy={self.name}", f"parallel.offload={self.offload or 'null'}"]
@@ -98,13 +98,15 @@ def count_sizes(model: Llava, shape: Shape, *, kind: str) -> Sizes:
         moments=sum(_MOMENTS[kind](p.numel()) for p in trained),
         layer=max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0),
         root=sum(p.numel() for p in outside),
-        trained_layer=max((sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in layers), default=0),
+        trained_layer=max(
+            (sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in layers), default=0
+        ),
         trained_root=sum(p.numel() for p in outside if p.requires_grad),
     )
 
 
 def find_states(sizes: Sizes, strategy: Strategy, *, kind: str, count: int, overlap: bool = True) -> States:
-    """Return what one of `count` processes holds. overlap: as on a GPU, where ZeRO sums one bucket as it fills another."""
+    """Return what one of `count` processes holds. overlap: as on GPUs, where ZeRO sums one bucket and fills another."""
     paged = sizes.moments if kind.startswith("paged") else 0.0
     number, trained = sizes.bytes_of_number, sizes.trained
     fp64 = 8 * sizes.largest  # a norm is of one tensor in double precision
@@ -130,8 +132,7 @@ def find_states(sizes: Sizes, strategy: Strategy, *, kind: str, count: int, over
         )
     weights = sizes.weights - sizes.full * (4 - number)  # adapters learn in the dtype of the rest
     share = trained / count
-    buckets = number * _ZERO_BUCKET * (2 if overlap else 1)
-    buckets = min(buckets, number * 2 * trained)
+    buckets: float = number * min(_ZERO_BUCKET, trained) * (2 if overlap else 1)
     state = (4 * trained + sizes.moments) / count  # the masters, also of weights that are in fp32
     gradients = number * share
     update = (number + 4) * share
