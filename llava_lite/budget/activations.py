@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -45,8 +48,12 @@ class Activations:
         return self.logits + self.other
 
 
-def measure_activations(shape: Shape, row: Row, *, checkpointing: Checkpointing, dtype: torch.dtype) -> Activations:
+def measure_activations(
+    shape: Shape, row: Row, *, checkpointing: Checkpointing, dtype: torch.dtype, zero3: bool = False
+) -> Activations:
     """Return what a pass over one row holds beside weights and gradients.
+
+    zero3: as DeepSpeed's stage 3 computes, whose linear layers keep their inputs also where they do not learn.
 
     Layers are alike: a few of the language model's are run, and what each one more keeps is added for the rest. That is
     exact where the fullest moment comes when all layers hold what they keep, and otherwise too much by a layer or two.
@@ -54,11 +61,11 @@ def measure_activations(shape: Shape, row: Row, *, checkpointing: Checkpointing,
     num_layers = int(shape.text.num_hidden_layers)
     period = checkpointing if isinstance(checkpointing, int) else 1
     if num_layers <= 3 * period:
-        return run_pass(make_hollow(shape, dtype, checkpointing), row)[0]
+        return run_pass(make_hollow(shape, dtype, checkpointing), row, zero3=zero3)[0]
     # As many more layers as keeps every K-th where it falls.
     run = 2 * period + (num_layers - 1) % period + 1
     model = make_hollow(shape.shallow(run, period=period), dtype, checkpointing)
-    found, entries = run_pass(model, row)
+    found, entries = run_pass(model, row, zero3=zero3)
     per_period = entries[run - 1] - entries[run - 1 - period]
     return Activations(found.logits, found.other + per_period * (num_layers - run) // period)
 
@@ -73,7 +80,7 @@ def make_hollow(shape: Shape, dtype: torch.dtype, checkpointing: Checkpointing) 
     return model
 
 
-def run_pass(model: Llava, row: Row) -> tuple[Activations, list[int]]:
+def run_pass(model: Llava, row: Row, *, zero3: bool = False) -> tuple[Activations, list[int]]:
     """Pass a row through a model; also say what is held when each layer of the language model is entered."""
     known = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
     ledger = _Ledger(known, logits=(row.num_targets, int(model.language_model.config.vocab_size)))
@@ -86,13 +93,43 @@ def run_pass(model: Llava, row: Row) -> tuple[Activations, list[int]]:
         if parameter.requires_grad:  # a gradient that is whole is counted by itself, wherever an engine keeps it
             parameter.register_post_accumulate_grad_hook(_forget)
     batch = make_batch(model, row)
-    with ledger:
+    with _linear_as_in_zero3() if zero3 else nullcontext(), ledger:
         loss = model(**batch)
         num_entries = len(entries)
         loss.sum.backward()
     for hook in hooks:
         hook.remove()
     return Activations(ledger.logits_at_peak, ledger.peak - ledger.logits_at_peak), entries[:num_entries]
+
+
+@contextmanager
+def _linear_as_in_zero3() -> Iterator[None]:
+    linear = functional.linear
+    functional.linear = _Zero3Linear.apply  # which DeepSpeed puts there too
+    try:
+        yield
+    finally:
+        functional.linear = linear
+
+
+class _Zero3Linear(torch.autograd.Function):
+    """What deepspeed.runtime.zero.linear does."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        ctx.save_for_backward(rows, weight, bias)
+        result = rows.matmul(weight.t())
+        return result if bias is None else result.add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        rows, weight, bias = ctx.saved_tensors
+        flat = grad.flatten(0, -2)
+        return (
+            grad.matmul(weight) if ctx.needs_input_grad[0] else None,
+            flat.t().matmul(rows.flatten(0, -2)) if ctx.needs_input_grad[1] else None,
+            flat.sum(0) if bias is not None and ctx.needs_input_grad[2] else None,
+        )
 
 
 def _forget(parameter: torch.Tensor) -> None:

@@ -108,7 +108,8 @@ class _Ledger:
         self.sizes = count_sizes(model, stage.shape, kind=self.kind)
         self.useful, self.forward = _flops_of_sample(model, stage, workload)
         self.room = usable(hardware.device, hardware.count)
-        self._measured: dict[Checkpointing, tuple[Activations, Activations]] = {}
+        self._measured: dict[tuple[Checkpointing, bool], tuple[Activations, Activations]] = {}
+        self._frozen = stage.shape.lora is not None or "language_model" not in stage.shape.train
 
     def choices(self) -> Iterator[tuple[Strategy, Checkpointing]]:
         """What the configuration could say instead, leaving out what a run refuses."""
@@ -141,7 +142,7 @@ class _Ledger:
         """Reckon one; row_tokens: other rows than the configuration's."""
         row_tokens = row_tokens or self.row_tokens
         states = find_states(self.sizes, strategy, kind=self.kind, count=self.hardware.count)
-        short, full = self._measure(checkpointing)
+        short, full = self._measure(checkpointing, zero3=strategy.name == "zero3" and self._frozen)
         slope = (full.total - short.total) / (self.row_tokens - self._short)
         room = self.room - states.peak(0) + max(states.buffers, states.update) - states.buffers
         longest = self.row_tokens + (room - full.total) / slope if states.peak(0) <= self.room else 0
@@ -172,19 +173,21 @@ class _Ledger:
     def _short(self) -> int:
         return max(1, self.row_tokens // 4)
 
-    def _measure(self, checkpointing: Checkpointing) -> tuple[Activations, Activations]:
+    def _measure(self, checkpointing: Checkpointing, *, zero3: bool) -> tuple[Activations, Activations]:
         """What a short row and one as configured hold: a line through both tells it of others.
 
         The fullest moment may be another in longer rows, so between the two the line says too much, never too little.
         """
-        if checkpointing not in self._measured:
+        if (checkpointing, zero3) not in self._measured:
             rows = (self._row(self._short), self._row(self.row_tokens))
             short, full = (
-                measure_activations(self.stage.shape, row, checkpointing=checkpointing, dtype=torch.bfloat16)
+                measure_activations(
+                    self.stage.shape, row, checkpointing=checkpointing, dtype=torch.bfloat16, zero3=zero3
+                )
                 for row in rows
             )
-            self._measured[checkpointing] = short, full
-        return self._measured[checkpointing]
+            self._measured[checkpointing, zero3] = short, full
+        return self._measured[checkpointing, zero3]
 
     def _row(self, num_tokens: int) -> Row:
         """The fullest row there can be: as many targets as the data may put in one, as many images as on average."""

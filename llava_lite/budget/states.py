@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -121,31 +121,49 @@ def find_states(sizes: Sizes, strategy: Strategy, *, kind: str, count: int, over
             host=paged * count,
         )
     if strategy.name == "fsdp2":
+        # What is in no layer stays gathered, with its gradients, until all layers are done: then these go on in fp32.
+        gathered = number * sizes.root
         return States(
             weights=4 * sizes.numbers / count,
             gradients=4 * trained / count,
             optimizer=sizes.moments / count,
-            # two layers and what is in none, gathered; their gradients, and the same in fp32 on its way
-            buffers=number * (sizes.root + 2 * sizes.layer + sizes.trained_root + sizes.trained_layer)
-            + 4 * max(sizes.trained_root, 2 * sizes.trained_layer),
-            update=fp64 / count,
+            buffers=gathered + number * 2 * sizes.layer,
+            update=max(gathered + (number + 4) * sizes.trained_root + number * sizes.trained_layer, fp64 / count),
         )
     weights = sizes.weights - sizes.full * (4 - number)  # adapters learn in the dtype of the rest
     share = trained / count
-    buckets: float = number * min(_ZERO_BUCKET, trained) * (2 if overlap else 1)
+    bucket = number * _ZERO_BUCKET * (2 if overlap else 1)
     state = (4 * trained + sizes.moments) / count  # the masters, also of weights that are in fp32
-    gradients = number * share
-    update = (number + 4) * share
-    if strategy.name == "zero3":
-        weights = weights / count
-        buckets += number * (min(sizes.numbers, _ZERO3_LIVE) + _ZERO3_PREFETCH) if count > 1 or strategy.offload else 0
-        update = 4 * min(share, _ZERO3_LIVE)
+    if strategy.name == "zero2":
+        kept = States(
+            weights=weights,
+            gradients=number * share,
+            optimizer=state,
+            buffers=bucket,
+            # a batch's gradients before they are added to the step's; then all of them flat, and in fp32
+            update=max(bucket + number * share, number * share + (4 * share if number < 4 else 0)),
+        )
+    else:
+        shared = count > 1 or strategy.offload == "all"
+        live = number * (min(sizes.numbers, _ZERO3_LIVE) + _ZERO3_PREFETCH) if shared else 0.0
+        kept = States(
+            weights=weights / count,
+            gradients=number * share,
+            optimizer=state,
+            buffers=bucket + live,
+            update=bucket + number * share + 4 * min(share, _ZERO3_LIVE),
+        )
     if strategy.offload is None:
-        return States(weights, gradients, state, buckets, update)
-    host = (4 + 4 + number) * trained + sizes.moments  # masters, gradients, and weights on their way
-    if strategy.offload == "all":
-        return States(0.0, 0.0, 0.0, buckets, 0.0, host + number * sizes.numbers)
-    return States(weights, 0.0, 0.0, buckets, 0.0, host)
+        return kept
+    return replace(
+        kept,
+        weights=0.0 if strategy.offload == "all" else kept.weights,
+        gradients=0.0,
+        optimizer=0.0,
+        update=0.0,
+        # masters, gradients, and weights on their way
+        host=(4 + 4 + number) * trained + sizes.moments + (weights if strategy.offload == "all" else 0),
+    )
 
 
 def _eight_bits(numbers: int) -> float:
