@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -91,7 +91,7 @@ def budget_stage(stage: Stage, workload: Workload, hardware: Hardware) -> StageB
     others = [ledger.way(*choice) for choice in ledger.choices() if choice != (own.strategy, own.checkpointing)]
     fitting = [way for way in (own, *others, *ledger.shorter(own, *others)) if way.fits]
     order = {strategy: number for number, strategy in enumerate(STRATEGIES)}
-    best = min(fitting, key=lambda way: (round(way.hours, 2), order[way.strategy], -way.row_tokens), default=None)
+    best = min(fitting, key=lambda way: (float(f"{way.hours:.2g}"), order[way.strategy], -way.row_tokens), default=None)
     if own.fits and best is not None and best.hours > 0.97 * own.hours:
         best = own  # nothing to gain
     return StageBudget(stage, workload, ledger.sizes, own, others, best)
@@ -178,16 +178,25 @@ class _Ledger:
 
         The fullest moment may be another in longer rows, so between the two the line says too much, never too little.
         """
-        if (checkpointing, zero3) not in self._measured:
-            rows = (self._row(self._short), self._row(self.row_tokens))
-            short, full = (
-                measure_activations(
-                    self.stage.shape, row, checkpointing=checkpointing, dtype=torch.bfloat16, zero3=zero3
-                )
-                for row in rows
+        known = self._measured
+        if (checkpointing, False) not in known:
+            known[checkpointing, False] = (
+                self._run(self._short, checkpointing),
+                self._run(self.row_tokens, checkpointing),
             )
-            self._measured[checkpointing, zero3] = short, full
-        return self._measured[checkpointing, zero3]
+        if zero3 and (checkpointing, True) not in known:
+            short, full = known[checkpointing, False]
+            more = self._run(self.row_tokens, checkpointing, zero3=True).total - full.total  # inputs: so much a token
+            known[checkpointing, True] = (
+                replace(short, other=short.other + more * self._short // self.row_tokens),
+                replace(full, other=full.other + more),
+            )
+        return known[checkpointing, zero3]
+
+    def _run(self, num_tokens: int, checkpointing: Checkpointing, *, zero3: bool = False) -> Activations:
+        row = self._row(num_tokens)
+        shape = self.stage.shape
+        return measure_activations(shape, row, checkpointing=checkpointing, dtype=torch.bfloat16, zero3=zero3)
 
     def _row(self, num_tokens: int) -> Row:
         """The fullest row there can be: as many targets as the data may put in one, as many images as on average."""

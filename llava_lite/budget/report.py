@@ -125,8 +125,8 @@ def _stage(budget: StageBudget, hardware: Hardware) -> RenderableType:
     config = stage.config.batch
     step = f"{config.rows} rows" if config.rows else f"{config.samples} samples"
     title = (
-        f"{stage.name}: {_billions(sizes.trained)} of {_billions(sizes.numbers)} parameters learn, "
-        f"{step} a step, rows of {config.tokens:,} tokens"
+        f"{stage.name}: {_billions(sizes.trained)} of {_billions(sizes.numbers)} weights learn, "
+        f"{step} a step, rows of {config.tokens:,}"
     )
     unit = "kWh" if hardware.price is None else "cost"
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
@@ -187,7 +187,7 @@ def _sum(budgets: Sequence[StageBudget], hardware: Hardware) -> RenderableType:
     for budget in budgets:
         if budget.best is None:
             return Text(f"No sum: {budget.stage.name} fits in no way.", "bold")
-        what = f"{budget.best.strategy}, checkpointing {budget.best.checkpointing}, rows of {budget.best.row_tokens:,}"
+        what = f"{budget.best.strategy}, ckpt {budget.best.checkpointing}, rows of {budget.best.row_tokens:,}"
         table.add_row(budget.stage.name, what, *_figures(_add([budget.best], hardware), hardware))
     table.add_row("all", "", *_figures(best, hardware), style="bold")
     if own != best and all(budget.own.fits for budget in budgets):
