@@ -23,7 +23,6 @@ from dataclasses import replace
 import psutil
 import torch
 from rich.console import Console
-from rich.table import Table
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from llava_lite import distributed
@@ -40,7 +39,8 @@ VISION = CLIPVisionConfig(
 )
 TEXT = LlamaConfig(vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
 ROW = Row(num_tokens=512, num_targets=256, num_tiles=4, num_visual=256)
-CHECKPOINTING = ("none", "full")
+ENGINES = {"ddp": ("none", "full"), "zero2": ("none",), "zero3": ("none",), "fsdp2": ("none",)}
+"""And with which checkpointing each is tried."""
 STAGES = {
     "align": Shape(VISION, TEXT, "mlp2x_gelu", "crop", ("projector",)),
     "finetune": Shape(VISION, TEXT, "mlp2x_gelu", "pad", ("projector", "language_model")),
@@ -97,28 +97,27 @@ def train(shape: Shape, engine: str, checkpointing: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=["ddp", "zero2", "zero3", "fsdp2"], help="this one alone")
+    parser.add_argument("--engine", choices=list(ENGINES), help="this one alone")
     parser.add_argument("--case", nargs=3, metavar=("ENGINE", "STAGE", "CHECKPOINTING"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         return print("measured", json.dumps(measure(*options.case)))
     # what is freed goes back to the system at once, so that the resident memory is what is held
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    table = Table(title="MiB of a process, CPU, fp32")
-    for name in ("engine", "stage", "checkpointing", "estimated", "measured", "estimated / measured"):
-        table.add_column(name, justify="right" if "ated" in name or name == "measured" else "left")
-    for engine in [options.engine] if options.engine else ["ddp", "zero2", "zero3", "fsdp2"]:
+    console = Console(width=100, highlight=False)
+    console.print("MiB of a process     checkpointing  estimated  measured  estimated / measured")
+    for engine in [options.engine] if options.engine else ENGINES:
         for stage in STAGES:
-            for checkpointing in CHECKPOINTING:
+            for checkpointing in ENGINES[engine]:
                 command = [sys.executable, __file__, "--case", engine, stage, checkpointing]
                 done = subprocess.run(command, env=environment, capture_output=True, text=True)
                 lines = [line for line in done.stdout.splitlines() if line.startswith("measured ")]
                 if not lines:
                     raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
                 found, said = int(lines[0].split()[1]), estimate(engine, stage, checkpointing)
-                cells = (f"{said / MIB:,.0f}", f"{found / MIB:,.0f}", f"{said / found:.3f}")
-                table.add_row(engine, stage, checkpointing, *cells)
-    Console(width=100).print(table)
+                name = f"{engine} {stage}"
+                figures = f"{said / MIB:>10,.0f} {found / MIB:>9,.0f} {said / found:>12.3f}"
+                console.print(f"{name:<20} {checkpointing:<13} {figures}")
 
 
 if __name__ == "__main__":

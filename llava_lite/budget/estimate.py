@@ -217,8 +217,12 @@ class _Ledger:
         """
         config, load, hardware = self.stage.config, self.workload, self.hardware
         samples_of_row = FILL * row_tokens / load.tokens
-        rows = config.batch.rows or max(1, math.ceil(config.batch.samples / samples_of_row))
-        samples = samples_of_row * config.batch.rows if config.batch.rows else config.batch.samples
+        if config.batch.rows:  # as many tokens a step, in rows of any length
+            rows = math.ceil(config.batch.rows * self.row_tokens / row_tokens)
+            samples = samples_of_row * rows
+        else:
+            rows = max(1, math.ceil(config.batch.samples / samples_of_row))
+            samples = config.batch.samples
         num_steps = config.max_steps or math.ceil(load.num_samples * config.epochs / samples)
         batches = math.ceil(rows / hardware.count)
         again = 1 / checkpointing if isinstance(checkpointing, int) else float(checkpointing == "full")

@@ -98,6 +98,7 @@ def overrides(budget: StageBudget) -> list[str]:
         changed += [f"gradient_checkpointing={best.checkpointing}"]
     if best.row_tokens != own.row_tokens:
         changed += [f"batch.tokens={best.row_tokens}"]
+        changed += [f"batch.rows={best.rows}"] if budget.stage.config.batch.rows else []
     return changed
 
 

@@ -167,6 +167,16 @@ def test_gpus_without_a_row_wait_and_shorter_rows_are_proposed(align: Path, quic
     assert budget.best.hours < budget.own.hours
 
 
+def test_full_rows_that_become_shorter_become_more(align: Path, quick: None) -> None:
+    [stage] = read_stages(align, ["batch.tokens=4096", "batch.rows=6", "data.max_length=256"])
+    load = find_workload(stage)
+    needed = budget_stage(stage, load, hardware()).own.states.peak(0) / GIB
+    best = budget_stage(stage, load, hardware((needed + 2e6 / GIB + 1) / 0.96))
+    assert best.best is not None and best.best.row_tokens < 4096
+    assert best.best.rows == -(-6 * 4096 // best.best.row_tokens)
+    assert overrides(best)[-2:] == [f"batch.tokens={best.best.row_tokens}", f"batch.rows={best.best.rows}"]
+
+
 def test_the_advice_is_what_the_configuration_then_says(align: Path, quick: None) -> None:
     given = ["gradient_checkpointing=full"]
     [stage] = read_stages(align, given)
