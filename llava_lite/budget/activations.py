@@ -122,7 +122,7 @@ class _Zero3Linear(torch.autograd.Function):
         return result if bias is None else result.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, bias = ctx.saved_tensors
         flat = grad.flatten(0, -2)
         return (
