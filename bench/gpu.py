@@ -17,7 +17,9 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,9 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from llava_lite.budget.activations import Row, measure_activations
+from llava_lite.budget.shapes import Shape as ModelShape
+from llava_lite.budget.states import Strategy, count_sizes, find_states
 from llava_lite.checkpoint.parts import Parts, make_processor
 from llava_lite.conversation.families import find_template
 from llava_lite.data.dataset import InstructionDataset
@@ -37,14 +42,14 @@ from llava_lite.data.steps import plan_steps
 from llava_lite.models.llava import Llava, Part
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import VisionTower
-from llava_lite.processor import Processor
+from llava_lite.processor import IGNORE, Processor
 from llava_lite.training.config import OptimConfig, ParallelConfig
 from llava_lite.training.engine import make_engine
 from llava_lite.training.memory import Checkpointing, checkpoint_layers
 from llava_lite.training.throughput import peak_flops
 
 NUM_PICTURES = 200
-console = Console(width=120)
+console = Console(width=132)
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,26 @@ def count_flops(model: Llava, step: Step) -> int:
     return cost.flops(step.documents, num_targets=step.num_targets, num_tiles=step.num_tiles)
 
 
+def row_of(batch: Mapping[str, torch.Tensor]) -> Row:
+    """What the budget is asked about a batch."""
+    num_targets = int((batch["labels"] != IGNORE).any(0).sum())
+    return Row(batch["input_ids"].numel(), num_targets, len(batch["pixel_values"]), len(batch["patch_index"]))
+
+
+def fuller(one: Row, other: Row) -> Row:
+    """The most of everything."""
+    return Row(*map(max, astuple(one), astuple(other)))
+
+
+def budget_memory(stage: Stage, shape: Shape, row: Row, dtype: torch.dtype) -> float:
+    """Bytes at the fullest moment, as `llava-lite budget` reckons them."""
+    vision = CLIPVisionConfig(**{**shape.vision, "num_hidden_layers": shape.vision["num_hidden_layers"] - 1})
+    about = ModelShape(vision, LlamaConfig(**shape.text), "mlp2x_gelu", stage.image_mode, stage.train)
+    sizes = count_sizes(about.make(dtype), about, kind=stage.optim.kind)
+    activations = measure_activations(about, row, checkpointing=stage.checkpointing, dtype=dtype)
+    return find_states(sizes, Strategy("ddp"), kind=stage.optim.kind, count=1).peak(activations.total)
+
+
 def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torch.device) -> list[str]:
     """Train one stage for its steps, as train/align.py and train/finetune.py do; return its row of the table."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -207,6 +232,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         torch.cuda.reset_peak_memory_stats()
     workers = 1 if device.type == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 2))
     done: list[Step] = []
+    fullest = Row(1, 1, 1, 0)
     seconds = waited = 0.0
     losses = []
     asked = time.perf_counter()
@@ -214,6 +240,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         came = time.perf_counter()
         losses.append(engine.train_step(number, step.batches, step.num_targets).loss)  # it waits for the GPU
         now = time.perf_counter()
+        fullest = reduce(fuller, (row_of(batch) for batch in step.batches), fullest)
         if number >= shape.warm_up:
             done.append(step)
             seconds, waited = seconds + now - asked, waited + came - asked
@@ -223,6 +250,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
     flops = sum(count_flops(model, step) for step in done) / seconds
     peak = peak_flops(device)
     memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "-"
+    expected = budget_memory(stage, shape, fullest, dtype) / 2**30
     num_tokens = sum(step.tokens["image"] + step.tokens["text"] for step in done)
     return [
         stage.name,
@@ -232,6 +260,7 @@ def measure(stage: Stage, shape: Shape, folder: Path, parts: Parts, device: torc
         "no known peak" if math.isnan(peak) else f"{flops / peak:.1%}",
         f"{waited / seconds:.1%}",
         memory,
+        f"{expected:.1f} GiB",
         f"{losses[0]:.3f} to {losses[-1]:.3f}",
     ]
 
@@ -245,7 +274,17 @@ def main() -> None:
     device, shape = (torch.device("cpu"), TINY) if tiny else (torch.device("cuda"), LLAVA_7B)
     folder = Path(tempfile.mkdtemp(prefix="llava-lite-bench-"))
     table = Table(title="a toy on the CPU" if tiny else f"LLaVA-1.5-7B's shape on one {torch.cuda.get_device_name()}")
-    for name in ("stage", "tokens/s", "tokens a step", "TFLOP/s", "MFU", "data wait", "peak memory", "loss"):
+    for name in (
+        "stage",
+        "tokens/s",
+        "tokens a step",
+        "TFLOP/s",
+        "MFU",
+        "data wait",
+        "peak memory",
+        "by budget",
+        "loss",
+    ):
         table.add_column(name)
     try:
         parts = write_parts(folder, shape)

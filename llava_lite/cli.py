@@ -218,6 +218,47 @@ def doctor(
 
 
 @app.command()
+def budget(
+    config: Annotated[Path, typer.Option(help="A recipe's YAML file, or a folder of both stages.")],
+    gpu: Annotated[str, typer.Option(help="a100-40, a100-80, h100, h200, b200, l40s, 4090, 3090, ...")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As batch.tokens=4096.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    price: Annotated[float | None, typer.Option(min=0.0, help="Of a GPU hour, in any currency.")] = None,
+    hfu: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Share of the peak that is reached.  [default: 0.45]")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples of an epoch, where the data is not here.")] = None,
+    tokens_per_sample: Annotated[
+        int | None, typer.Option(min=1, help="Their mean length, visual tokens counted.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Tell memory, hours, energy and money of a run before it is started; exits with 1 where nothing fits."""
+    from llava_lite.budget.hardware import HFU, find_gpu
+
+    name, device = find_gpu(gpu)  # before torch takes its seconds
+
+    from rich.console import Console
+
+    from llava_lite.budget.estimate import Hardware
+    from llava_lite.budget.report import show_budget
+
+    hardware = Hardware(name, device, count, hfu or HFU, price)
+    fits = show_budget(
+        config,
+        overrides or [],
+        hardware,
+        num_samples=samples,
+        tokens_per_sample=tokens_per_sample,
+        as_json=json,
+        console=Console(highlight=False),
+    )
+    raise typer.Exit(0 if fits else 1)
+
+
+@app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The output_dir of a run.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="That of another.")],

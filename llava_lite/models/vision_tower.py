@@ -158,12 +158,18 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
     """
     vision = read_tower_config(name_or_dir)
     family = TOWERS[vision.model_type]
+    shorter = cut_config(vision, feature_layer, name_or_dir)
+    above = "|".join(str(i) for i in range(shorter.num_hidden_layers, vision.num_hidden_layers)) or "none"
+    leave = rf"{family.leave}|{family.layers}({above})\."
+    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter))
+
+
+def cut_config(vision: PretrainedConfig, feature_layer: int, where: object) -> PretrainedConfig:
+    """Return the config of a tower that stops at `feature_layer`. Raises PartError for a layer that is not there."""
+    family = TOWERS[vision.model_type]
     num_layers = int(vision.num_hidden_layers)
     kept = num_layers + 1 + feature_layer if feature_layer < 0 else feature_layer
     if not 1 <= kept <= num_layers:
-        raise PartError(f"{name_or_dir}: has no layer {feature_layer}; it has {num_layers} blocks")
-    above = "|".join(str(i) for i in range(kept, num_layers)) or "none"
-    leave = rf"{family.leave}|{family.layers}({above})\."
+        raise PartError(f"{where}: has no layer {feature_layer}; it has {num_layers} blocks")
     settings = {**vision.to_dict(), **family.changes, "num_hidden_layers": kept}
-    shorter = family.config_class(**{name: value for name, value in settings.items() if value is not None})
-    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter))
+    return family.config_class(**{name: value for name, value in settings.items() if value is not None})
