@@ -253,7 +253,7 @@ def budget(
         num_samples=samples,
         tokens_per_sample=tokens_per_sample,
         as_json=json,
-        console=Console(highlight=False),
+        console=Console(highlight=False, width=max(100, Console().width)),  # its tables are not cut
     )
     raise typer.Exit(0 if fits else 1)
 
