@@ -10,7 +10,6 @@ attention does is done here too, or refused: sliding windows, soft-capped scores
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,12 +26,18 @@ PER_DOCUMENT = "llava_lite_per_document"
 _SAYS_NOTHING = frozenset({"position_ids", "use_cache"})
 
 
-def document_lengths(position_ids: torch.Tensor) -> list[int]:
-    """Lengths of the documents of a packed row; position_ids: long [1, T], zero where a document starts."""
+def document_bounds(position_ids: torch.Tensor) -> torch.Tensor:
+    """Return where the documents of a packed row start, and where the last one ends: long [documents + 1], on the CPU.
+
+    A tensor, because to compiled layers numbers of a list are a part of the program.
+
+    position_ids: long [1, T], zero where a document starts
+    """
     starts = (position_ids[0] == 0).nonzero().flatten().tolist()
-    return [b - a for a, b in zip(starts, [*starts[1:], position_ids.shape[1]], strict=True)]
+    return torch.tensor([*starts, position_ids.shape[1]])
 
 
+@torch.compiler.disable  # compiled layers call it as it is: it has other shapes for each document
 def attend_per_document(
     module: nn.Module,
     query: torch.Tensor,
@@ -40,7 +45,7 @@ def attend_per_document(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    documents: Sequence[int] | None = None,
+    documents: torch.Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -49,7 +54,7 @@ def attend_per_document(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document. query, key, value: [B, heads, T, size] -> [B, T, heads, size].
 
-    documents:      their lengths in order, for one packed row; None: every row is one document
+    documents:      their bounds, as `document_bounds` gives them, for one packed row; None: every row is one document
     attention_mask: bool [B, 1, T, T'], all that a token may see; None: what is before it, within the window
     sliding_window: how many tokens a token sees at most, itself included; None: all
     softcap:        scores become softcap * tanh(scores / softcap) (Gemma 2)
@@ -62,14 +67,15 @@ def attend_per_document(
     if not module.is_causal:
         raise RuntimeError(f"{type(module).__name__} looks ahead (use_bidirectional_attention); it must be causal")
     attend = partial(_attend, module, scaling=scaling, dropout=dropout, softcap=softcap)
-    if documents is None or len(documents) == 1:
+    if documents is None or len(documents) == 2:
         mask = _window(query, key, sliding_window) if attention_mask is None else attention_mask
         return attend(query, key, value, mask), None
     if attention_mask is not None or query.shape[2] != key.shape[2] or len(query) != 1:
         raise RuntimeError("packed documents take one row, no attention mask and no cache")
+    lengths = documents.diff().tolist()
     parts = [
         attend(q, k, v, _window(q, k, sliding_window))
-        for q, k, v in zip(*(x.split(list(documents), dim=2) for x in (query, key, value)), strict=True)
+        for q, k, v in zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
     ]
     return torch.cat(parts, dim=1), None
 

@@ -161,7 +161,7 @@ class Llava(nn.Module):
 
         One row may hold several documents with restarting positions; several rows hold one each, padded right.
         """
-        documents = attention.document_lengths(position_ids) if len(input_ids) == 1 else None
+        documents = attention.document_bounds(position_ids) if len(input_ids) == 1 else None
         output = self.language_model(
             inputs_embeds=self.embed(input_ids, pixel_values, patch_index, patch_weight),
             position_ids=position_ids,

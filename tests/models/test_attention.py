@@ -34,9 +34,9 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
 def test_packed_documents_refuse_a_mask_and_a_cache() -> None:
     mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
     with pytest.raises(RuntimeError, match="no attention mask and no cache"):
-        attend_per_document(Causal(), QUERY, QUERY, QUERY, mask, documents=[4, 2])
+        attend_per_document(Causal(), QUERY, QUERY, QUERY, mask, documents=torch.tensor([0, 4, 6]))
     with pytest.raises(RuntimeError, match="no attention mask and no cache"):
-        attend_per_document(Causal(), QUERY[:, :, :1], QUERY, QUERY, None, documents=[4, 2])
+        attend_per_document(Causal(), QUERY[:, :, :1], QUERY, QUERY, None, documents=torch.tensor([0, 4, 6]))
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
