@@ -51,7 +51,7 @@ _KINDS: dict[str, _Kind] = {
 
 
 def use_liger(language_model: PreTrainedModel) -> None:
-    """Put Liger's kernels in, in place. Raises LigerError without the package or a GPU, or for what it does not know."""
+    """Put Liger's kernels in, in place. Raises LigerError without the package, a GPU, or kernels for this model."""
     try:
         from liger_kernel.transformers import functional
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Layers through torch.compile: one layer at a time and in place, so that weights keep their names and engines their hooks.
+"""Layers through torch.compile: each alone and in place, so that weights keep their names and engines their hooks.
 
 What differs from layer to layer or from row to row must not be a part of the program, or it is compiled again for each:
 attention (models/attention.py) is called as it is, and decoding, where a cache grows with each token, is not compiled.
@@ -28,7 +28,7 @@ class _Compiled:
     """A layer's forward, compiled; where it is checkpointed, what is computed again is compiled as well."""
 
     def __init__(self, layer: GradientCheckpointingLayer, backend: str) -> None:
-        self.layer = layer
+        self.layer: Any = layer  # whose settings for checkpointing are untyped
         self.plain = MethodType(unwrap(type(layer).forward), layer)  # without checkpointing, which cannot be compiled
         self.compiled = torch.compile(self.plain, dynamic=True, backend=backend)
 
