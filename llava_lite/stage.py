@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 from rich.console import Console
@@ -33,12 +33,15 @@ from llava_lite.evaluation import runner
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.together import Together
+from llava_lite.models.liger import use_liger
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 from llava_lite.recipes import find
+from llava_lite.training.compiled import compile_layers
 from llava_lite.training.config import LogConfig, RunConfig
 from llava_lite.training.engine import Engine, make_engine
 from llava_lite.training.loop import fit
+from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.progress import describe_rates
 from llava_lite.training.validation import HELD_OUT, Validation, ValidationConfig
 
@@ -75,6 +78,18 @@ class StageConfig(RunConfig):
     data: DataConfig
     loader: LoaderConfig = LoaderConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    fuse: Literal["compile", "liger"] | None = None
+    """Do in fewer passes over memory what stands between a layer's matrix products: torch.compile, which takes minutes
+    at the start; or liger-kernel's kernels in the language model, on a GPU."""
+
+    @model_validator(mode="after")
+    def _gathered_layers_do_not_compile(self) -> StageConfig:
+        if self.fuse == "compile" and self.parallel.strategy == "zero3":
+            raise ValueError(
+                "fuse=compile: zero3 gathers weights inside the layers, which torch.compile cannot follow; "
+                "set parallel.strategy=fsdp2, or leave fuse out"
+            )
+        return self
 
 
 def train(
@@ -92,6 +107,11 @@ def train(
     result stands beside, as `checkpoint.folder.save` takes it. start_from: the step folder to go on from.
     """
     asked = asked or processor
+    checkpoint_layers(model, config.gradient_checkpointing)
+    if config.fuse == "compile":
+        compile_layers(model)
+    elif config.fuse == "liger":
+        use_liger(model.language_model)
     dataset = InstructionDataset(
         config.data,
         processor,

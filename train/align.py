@@ -18,12 +18,9 @@ from llava_lite.checkpoint.parts import Parts, assemble, make_processor
 from llava_lite.config import Strict
 from llava_lite.conversation.families import find_template
 from llava_lite.images.layout import ImageMode
-from llava_lite.models.liger import use_liger
 from llava_lite.processor import Processor
 from llava_lite.recipes import run
 from llava_lite.stage import StageConfig, dry_run, train
-from llava_lite.training.compiled import compile_layers
-from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.resume import find_start, is_finished
 
 
@@ -75,11 +72,6 @@ def main(config: Config) -> None:
     else:
         model, processor = load(start_from, dtype=distributed.dtype())
     model.to(distributed.device()).train_only(["projector"])
-    checkpoint_layers(model, config.gradient_checkpointing)
-    if config.fuse == "compile":
-        compile_layers(model)
-    elif config.fuse == "liger":
-        use_liger(model.language_model)
 
     train(model, as_captions(processor), config, asked=processor, parts=parts, start_from=start_from)
 

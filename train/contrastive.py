@@ -26,6 +26,7 @@ from llava_lite.recipes import run
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import PlainEngine
 from llava_lite.training.loop import fit
+from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.resume import find_start, is_finished
 
 
@@ -60,6 +61,7 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     model = load_clip(str(start_from or config.model.clip), dtype=distributed.dtype()).to(distributed.device())
     tokenizer = load_tokenizer(config.model.clip)
+    checkpoint_layers(model, config.gradient_checkpointing)
     transform = ImageTransform.from_tower(config.model.clip, config.model.image_mode)
 
     dataset = CaptionDataset(config.data)

@@ -22,13 +22,10 @@ from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose
 from llava_lite.config import Strict
 from llava_lite.images.layout import ImageMode
 from llava_lite.models.adapter import Lora, Quantize
-from llava_lite.models.liger import use_liger
 from llava_lite.models.llava import Llava, Part
 from llava_lite.processor import Processor
 from llava_lite.recipes import run
 from llava_lite.stage import StageConfig, dry_run, train
-from llava_lite.training.compiled import compile_layers
-from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.resume import find_start, is_finished
 
 
@@ -173,11 +170,6 @@ def main(config: Config) -> None:
         check_adapter(model, lora, config.model.quantize)
     parts = find_base(config.model, start_from) if lora else None
     model.to(distributed.device()).train_only(config.train, vision_layers=config.vision_layers)
-    checkpoint_layers(model, config.gradient_checkpointing)
-    if config.fuse == "compile":
-        compile_layers(model)
-    elif config.fuse == "liger":
-        use_liger(model.language_model)
 
     train(model, processor, config, parts=parts, start_from=start_from)
 

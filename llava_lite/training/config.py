@@ -114,9 +114,6 @@ class RunConfig(Strict):
     parallel: ParallelConfig = ParallelConfig()
     gradient_checkpointing: Literal["none", "full"] | PositiveInt = "none"
     """Save memory for a third more work: full: keep only what goes from layer to layer; K: of every K-th layer."""
-    fuse: Literal["compile", "liger"] | None = None
-    """Do in fewer passes over memory what stands between a layer's matrix products: torch.compile, which takes minutes
-    at the start; or liger-kernel's kernels in the language model, on a GPU."""
     deterministic: bool = False
     """On a GPU, use only kernels that give the same bits each time, slower; on a CPU it makes no difference."""
     save: SaveConfig = SaveConfig()
@@ -126,13 +123,4 @@ class RunConfig(Strict):
     def _small_states_stay_whole(self) -> RunConfig:
         if self.optim.kind not in ("adamw", "sgd") and self.parallel.strategy != "ddp":
             raise ValueError(f"optim.kind={self.optim.kind} cannot be shared out; set parallel.strategy=ddp, or adamw")
-        return self
-
-    @model_validator(mode="after")
-    def _gathered_layers_do_not_compile(self) -> RunConfig:
-        if self.fuse == "compile" and self.parallel.strategy == "zero3":
-            raise ValueError(
-                "fuse=compile: zero3 gathers weights inside the layers, which torch.compile cannot follow; "
-                "set parallel.strategy=fsdp2, or leave fuse out"
-            )
         return self

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llava_lite import recipes
+from llava_lite import recipes, stage
 from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts
 from llava_lite.config import read_config
@@ -128,7 +128,7 @@ def test_inspect_opens_the_very_processor_that_the_data_of_a_run_meets(
         met.append(processor)
         raise Seen
 
-    monkeypatch.setattr(module, "InstructionDataset", meet)
+    monkeypatch.setattr(stage, "InstructionDataset", meet)
     with pytest.raises(Seen):
         module.main(config)
     alone = module.open_processor(config)

@@ -12,8 +12,8 @@ from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import collate
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
+from llava_lite.stage import StageConfig
 from llava_lite.training.compiled import compile_layers
-from llava_lite.training.config import RunConfig
 from llava_lite.training.memory import checkpoint_layers
 
 BACKEND = "aot_eager"  # all of torch.compile but the last step, which writes C++
@@ -93,4 +93,4 @@ def test_answering_compiles_nothing(llava: tuple[Llava, Processor]) -> None:
 
 def test_layers_whose_weights_are_gathered_inside_them_are_not_compiled() -> None:
     with pytest.raises(ValueError, match=r"fuse=compile: zero3 .* set parallel\.strategy=fsdp2, or leave fuse out"):
-        RunConfig(output_dir="run", fuse="compile", parallel={"strategy": "zero3"})
+        StageConfig(output_dir="run", data={}, fuse="compile", parallel={"strategy": "zero3"})
