@@ -128,9 +128,7 @@ def train(
         epochs=config.epochs,
         max_steps=config.max_steps,
     )
-    failures = None
-    if config.data.on_bad_sample == "skip":
-        failures = FailureLog(config.output_dir, config.data.max_bad * len(dataset))
+    failures = log_failures(dataset, config.output_dir)
     validation = None
     if config.evaluate.every_steps is not None:
         evaluation = Evaluation(config, processor, asked)  # a missing file speaks before the first step
@@ -150,6 +148,12 @@ def train(
     distributed.stop()
 
 
+def log_failures(dataset: InstructionDataset, folder: Path) -> FailureLog | None:
+    """Return where samples that cannot be read are listed, if these data may go on without them."""
+    config = dataset.config
+    return FailureLog(folder, config.max_bad * len(dataset)) if config.on_bad_sample == "skip" else None
+
+
 class Evaluation:
     """Held-out data and benchmarks, read and checked once. Called, it returns their figures, on all processes."""
 
@@ -163,14 +167,18 @@ class Evaluation:
 
     def __call__(self, step: int, engine: Engine, model: Llava) -> dict[str, float]:
         figures: dict[str, float] = {}
+        folder = self.config.output_dir / "evaluations"
         if self.steps is not None:
-            batches = (part.batches for part in read_steps(self.steps, 0, self.config.loader))
+            dataset = self.steps.dataset
+            dataset.write_lineage(folder)
+            failures = log_failures(dataset, folder)
+            batches = (part.batches for part in read_steps(self.steps, 0, self.config.loader, failures))
             figures[HELD_OUT] = engine.mean_loss(batches)
         if self.benchmarks:
             shared_out = self.config.parallel.strategy in ("zero3", "fsdp2")
-            folder = self.config.output_dir / "evaluations" / f"step-{step}"
-            assistant = Assistant(model, self.asked, name=str(folder), in_step=shared_out)
-            figures |= self._ask(Together(assistant), folder)
+            answers = folder / f"step-{step}"
+            assistant = Assistant(model, self.asked, name=str(answers), in_step=shared_out)
+            figures |= self._ask(Together(assistant), answers)
         return figures
 
     def _ask(self, model: Together, folder: Path) -> dict[str, float]:

@@ -394,6 +394,9 @@ def test_the_model_is_looked_at_while_it_learns_and_a_run_that_gets_worse_stops(
     assert len((out / "log.jsonl").read_text().splitlines()) == 2
     assert (out / "step-0" / "state").is_dir() and (out / "config.json").is_file()
     assert (out / "evaluations" / "step-2" / "shapes" / "report.html").is_file()
+    assert json.loads((out / "evaluations" / "lineage.json").read_text())["sources"][0]["path"].endswith(
+        "dialogues.json"
+    )
     assert "step 2: held_out" in capfd.readouterr().err
 
 
