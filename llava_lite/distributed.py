@@ -54,7 +54,7 @@ def start(*, alone: bool = False, deterministic: bool = False) -> None:
     import torch
     import torch.distributed as dist
 
-    logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.INFO if is_main() else logging.ERROR, format="%(message)s")
     for chatty in ("httpx", "transformers", "huggingface_hub"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if deterministic:

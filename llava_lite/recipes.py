@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ C = TypeVar("C", bound="Strict")
 SUFFIXES: dict[Kind, str] = {"train": ".py", "eval": ".py", "configs": ".yaml"}
 INTERRUPTED = 130
 MISTAKE = 2
+_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|remote process exited", re.IGNORECASE)
 
 # torchrun answers a failed process with a traceback of its own and exit code 1. What the first process to fail has said
 # is said again at the end, below what the others said of losing it; these leave no file that says what happened.
@@ -173,7 +175,8 @@ def report_mistakes() -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         mistake = any(kind.__module__.partition(".")[0] == "llava_lite" for kind in type(error).__mro__)
-        lost = rank and "torch/distributed/" in traceback.extract_tb(error.__traceback__)[-1].filename
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        lost = rank and "torch/distributed/" in where and _LOST.search(str(error)) and isinstance(error, RuntimeError)
         if not lost:
             _note_failure(_message(error))
         if not (lost or (mistake and isinstance(error, ValueError))):

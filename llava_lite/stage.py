@@ -22,8 +22,8 @@ from rich.text import Text
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts
-from llava_lite.conversation.message import Conversation
-from llava_lite.data.dataset import InstructionDataset
+from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.data.dataset import InstructionDataset, longest_sample
 from llava_lite.data.loader import FailureLog, LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig, Mixture
 from llava_lite.data.records import SampleError
@@ -33,9 +33,10 @@ from llava_lite.evaluation import runner
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.together import Together
+from llava_lite.images.loading import ImageError
 from llava_lite.models.liger import use_liger
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Processor
+from llava_lite.processor import Processor, ProcessorError
 from llava_lite.recipes import find
 from llava_lite.training.compiled import compile_layers
 from llava_lite.training.config import LogConfig, RunConfig
@@ -43,6 +44,7 @@ from llava_lite.training.engine import Engine, make_engine
 from llava_lite.training.loop import fit
 from llava_lite.training.memory import checkpoint_layers
 from llava_lite.training.progress import describe_rates
+from llava_lite.training.resume import RunError
 from llava_lite.training.validation import HELD_OUT, Validation, ValidationConfig
 
 C = TypeVar("C", bound="StageConfig")
@@ -129,10 +131,7 @@ def train(
         max_steps=config.max_steps,
     )
     failures = log_failures(dataset, config.output_dir)
-    validation = None
-    if config.evaluate.every_steps is not None:
-        evaluation = Evaluation(config, processor, asked)  # a missing file speaks before the first step
-        validation = Validation(config.evaluate, config.output_dir, lambda step: evaluation(step, engine, model))
+    evaluation = Evaluation(config, processor, asked)  # a missing file speaks before the first step
     engine = make_engine(model, config.optim, config.parallel, num_steps=steps.num_steps)
     fit(
         engine,
@@ -142,7 +141,7 @@ def train(
         data_hash=dataset.content_hash,
         write_lineage=dataset.write_lineage,
         save=lambda folder, weights: save(folder, model, asked, parts=parts, weights=weights),
-        validation=validation,
+        validation=Validation(config.evaluate, config.output_dir, lambda step: evaluation(step, engine, model)),
         start_from=start_from,
     )
     distributed.stop()
@@ -187,7 +186,7 @@ class Evaluation:
         if distributed.is_main():
             shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get beyond this step
         with model:
-            for benchmark, data in zip(self.benchmarks, settings.benchmarks.values(), strict=True):
+            for benchmark, (key, data) in zip(self.benchmarks, settings.benchmarks.items(), strict=True):
                 if distributed.is_main():
                     scores = runner.run(
                         benchmark,
@@ -197,7 +196,7 @@ class Evaluation:
                         limit=settings.limit,
                         batch_size=settings.batch_size * distributed.world_size(),
                     )
-                    figures |= {f"{benchmark.name}.{name}": float(value) for name, value in scores.figures.items()}
+                    figures |= {f"{key}.{name}": float(value) for name, value in scores.figures.items()}
         return distributed.gather(figures)[0]
 
 
@@ -205,7 +204,10 @@ def hold_out(config: StageConfig, processor: Processor) -> InstructionSteps:
     """Plan one pass through the held-out samples, in rows as in training. Raises SampleError."""
     held_out, limit = config.evaluate.held_out, config.evaluate.limit
     assert held_out is not None
-    dataset = InstructionDataset(held_out, processor, row_tokens=config.batch.tokens)
+    try:
+        dataset = InstructionDataset(held_out, processor, row_tokens=config.batch.tokens)
+    except SampleError as error:
+        raise SampleError(f"evaluate.held_out: {error}") from None
     return plan_steps(
         dataset,
         samples=config.batch.samples,
@@ -220,33 +222,40 @@ def hold_out(config: StageConfig, processor: Processor) -> InstructionSteps:
 
 def dry_run(main: Callable[[C], None], config: C) -> None:
     """Do everything once, in a folder of its own, and say what came of it: check all data, evaluate, learn one step,
-    save, evaluate, and ask the saved result about two samples."""
-    folder = config.output_dir.with_name(f"{config.output_dir.name}.dry-run")
+    save, evaluate, and ask the saved result about two samples. Raises RunError if that folder is there."""
+    place = config.output_dir.absolute()
+    folder = place.with_name(f"{place.name}.dry-run")
+    if distributed.is_main() and folder.exists():
+        raise RunError(f"{folder}: is there, perhaps of a dry run that was killed; delete it, or rename what you keep")
     every = config.evaluate.every_steps and 1
-    main(
-        config.model_copy(
-            update={
-                "output_dir": folder,
-                "max_steps": 1,
-                "overwrite": True,
-                "resume": None,
-                "save": config.save.model_copy(update={"every_steps": 1}),
-                "log": LogConfig(),
-                "evaluate": config.evaluate.model_copy(update={"every_steps": every, "limit": 2, "patience": None}),
-            }
+    try:
+        main(
+            config.model_copy(
+                update={
+                    "output_dir": folder,
+                    "max_steps": 1,
+                    "overwrite": False,
+                    "resume": None,
+                    "save": config.save.model_copy(update={"every_steps": 1}),
+                    "log": LogConfig(),
+                    "evaluate": config.evaluate.model_copy(update={"every_steps": every, "limit": 2, "patience": None}),
+                }
+            )
         )
-    )
-    if not distributed.is_main():
-        return
-    samples = first_samples(config.data, 2)
+        if distributed.is_main():
+            _show_dry_run(config, folder)
+    finally:
+        if distributed.is_main():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _show_dry_run(config: StageConfig, folder: Path) -> None:
     model, processor = load(folder, dtype=distributed.dtype())
     assistant = Assistant(model.to(distributed.device()), processor)
-    questions = [Conversation(s.conversation.messages[:-1], s.conversation.system) for s in samples]
-    answers = assistant.reply(questions, Sampling(max_new_tokens=_SHORT))
     table = Table(title="what the saved result answers, after one step", title_justify="left", show_lines=True)
     for name in ("sample", "question", "its answer", f"the model's, at most {_SHORT} tokens"):
         table.add_column(name, overflow="fold")
-    for sample, answer in zip(samples, answers, strict=True):
+    for sample, answer in _ask_two(assistant, config):
         question, correct = sample.conversation.messages[-2:]
         table.add_row(*(Text(word) for word in (sample.id, question.text, correct.text, answer)))
     console = Console(stderr=True)
@@ -255,16 +264,19 @@ def dry_run(main: Callable[[C], None], config: C) -> None:
     words = [f"loss {step['loss']:.4f}", f"{step['seconds']:.1f} s", *describe_rates(step)]
     told = f"dry run of {config.output_dir}: all of it works; its step: {'  '.join(words)}"
     console.print(told, soft_wrap=True, highlight=False)
-    shutil.rmtree(folder)
 
 
-def first_samples(config: DataConfig, count: int) -> list[Sample]:
-    """Return the first samples that can be used, of those that a run has found at least one of."""
-    mixture = Mixture(config)
-    samples: list[Sample] = []
+def _ask_two(assistant: Assistant, config: StageConfig) -> list[tuple[Sample, str]]:
+    """Ask the last question of the data's first two samples that can be used and are not too long."""
+    mixture, processor = Mixture(config.data), assistant.processor
+    limit = longest_sample(config.data, processor, row_tokens=config.batch.tokens)
+    asked: list[tuple[Sample, str]] = []
     for entry in range(len(mixture)):
-        with suppress(SampleError):
-            samples.append(mixture.sample(entry))
-        if len(samples) == count:
+        with suppress(SampleError, ImageError, ConversationError, ProcessorError):  # a run may go on without these
+            sample = mixture.sample(entry)
+            question = Conversation(sample.conversation.messages[:-1], sample.conversation.system)
+            if processor.length(question)[0] <= limit:
+                asked.append((sample, assistant.reply([question], Sampling(max_new_tokens=_SHORT))[0]))
+        if len(asked) == 2:
             break
-    return samples
+    return asked

@@ -48,7 +48,7 @@ ROWS = {
     "training": row("models.loss distributed config flops", never="PIL"),
     # `distributed` for the device and the dtype, which are decided there
     "stage": row(
-        "training data evaluation generation checkpoint models processor conversation distributed config recipes"
+        "training data evaluation generation checkpoint models processor conversation images distributed config recipes"
     ),
     "generation": row("models checkpoint processor conversation images distributed"),
     "evaluation": row(ABOVE_A_MODEL, never="torch"),

@@ -174,6 +174,25 @@ def test_an_interruption_is_one_line_and_exit_code_130(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def fail_in_torch(words: str) -> None:
+    exec(compile(f"raise RuntimeError({words!r})", "site-packages/torch/distributed/some.py", "exec"))
+
+
+def test_a_process_that_lost_the_others_says_so_in_a_line_and_leaves_the_last_word_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "TORCHELASTIC_ERROR_FILE": str(tmp_path / "e")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as end, report_mistakes():
+        fail_in_torch("Connection closed by peer [127.0.0.1]")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "rank 1: lost the other processes (Connection closed by peer [127.0.0.1])\n"
+    assert not (tmp_path / "e").exists()
+    with pytest.raises(RuntimeError, match="out of memory"), report_mistakes():
+        fail_in_torch("out of memory")  # its own
+    assert "out of memory" in (tmp_path / "e").read_text()
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
 def test_any_other_exception_passes(error: Exception) -> None:
     with pytest.raises(type(error)), report_mistakes():

@@ -28,7 +28,7 @@ from llava_lite.data.chunks import map_chunks
 _WINDOW = 2**26
 _PART = 2**25
 _WORTH_PARTS = 2**28
-_RECORD = re.compile(rb"\]\s*\}\s*,\s*\{")  # what a record mostly ends with, its turns, and the start of the next
+_FIRST_KEY = re.compile(rb'\{\s*"[^"\\]*"\s*:')  # which the next records mostly begin with as well
 _COMMA = re.compile(r"[ \n\r\t]*,[ \n\r\t]*(?=\{)")
 _END = 2**20
 _TABLES = ("*.parquet", "*.arrow")
@@ -39,6 +39,10 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 class SampleError(ValueError):
     """A data file or record that cannot be used."""
+
+
+class _Malformed(Exception):
+    """A place in a file and what is wrong there."""
 
 
 class Records(Protocol):
@@ -157,7 +161,10 @@ class JsonRecords:
                 return _as_array(self._lines(data, first))
             first = self._first_item(data, first)
             spans = self._in_parts(data, first) if len(data) >= _WORTH_PARTS else None
-            return _as_array(self._items(data, first)) if spans is None else spans
+            try:
+                return _as_array(self._items(data, first)) if spans is None else spans
+            except _Malformed as error:
+                raise self._broken(*error.args) from None
 
     def _in_parts(self, data: mmap.mmap, first: int) -> np.ndarray | None:
         """Walk a JSON list in parts at once, from places that look like the start of a record; None if one was not.
@@ -165,13 +172,20 @@ class JsonRecords:
         A part's walk is right if it began at a record's start. The first one did; so where each ends just where the
         next began, all are.
         """
+        key = _FIRST_KEY.match(data, first)
+        if key is None:
+            return None
+        record = re.compile(rb"\}\s*,\s*(?=" + re.escape(key[0]) + rb")")
         cuts = [first]
-        while start := _RECORD.search(data, cuts[-1] + _PART):
-            cuts.append(start.end() - 1)
+        while start := record.search(data, cuts[-1] + _PART):
+            cuts.append(start.end())
         parts = [np.array(part) for part in zip(cuts, [*cuts[1:], len(data)], strict=True)]
-        walks = list(map_chunks(self._walk_part, parts, f"reading {self.name}"))
-        spans = [walk for walk in walks if walk is not None]
-        return np.concatenate(spans) if len(spans) == len(walks) else None
+        spans = []
+        for walk in map_chunks(self._walk_part, parts, f"reading {self.name}"):
+            if walk is None:
+                return None
+            spans.append(walk)
+        return np.concatenate(spans)
 
     def _walk_part(self, part: np.ndarray) -> np.ndarray | None:
         """Walk from one place to another in a process of its own; None if no record starts there, or one is broken."""
@@ -179,7 +193,7 @@ class JsonRecords:
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _as_array(self._items(data, start, stop if stop < len(data) else None))
-            except SampleError:
+            except _Malformed:
                 return None
 
     def _lines(self, data: mmap.mmap, start: int) -> Iterator[tuple[int, int]]:
@@ -198,7 +212,7 @@ class JsonRecords:
         return _skip_space(data, at + 1)
 
     def _items(self, data: mmap.mmap, start: int, stop: int | None = None) -> Iterator[tuple[int, int]]:
-        """Walk a JSON list, from an item to just another or to the list's and the file's end; else raise SampleError.
+        """Walk a JSON list, from an item to just another or to the list's and the file's end; else raise _Malformed.
 
         It goes window by window. In Latin-1 a character is a byte, and JSON's own signs are ASCII.
         """
@@ -214,15 +228,15 @@ class JsonRecords:
             except json.JSONDecodeError as error:
                 end, broken = len(window), error
             except RecursionError:
-                raise self._broken(at, "nested too deeply") from None
+                raise _Malformed(at, "nested too deeply") from None
             except ValueError:
-                raise self._broken(at, _long_integer()) from None
+                raise _Malformed(at, _long_integer()) from None
             if end == len(window) and base + end < len(data):  # it may go on behind the window
                 size = 2 * size if base == at else _WINDOW
                 base, window = at, data[at : at + size].decode("latin-1")
                 continue
             if broken:
-                raise self._broken(base + broken.pos, broken.msg)
+                raise _Malformed(base + broken.pos, broken.msg)
             yield at, base + end
             if comma := _COMMA.match(window, end):
                 at = base + comma.end()
@@ -231,14 +245,14 @@ class JsonRecords:
             if data[at : at + 1] == b",":
                 at = _skip_space(data, at + 1)
                 if data[at : at + 1] == b"]":
-                    raise self._broken(at, "a comma before the end of the list")
+                    raise _Malformed(at, "a comma before the end of the list")
             elif data[at : at + 1] != b"]":
-                raise self._broken(at, "a comma or the end of the list is missing")
+                raise _Malformed(at, "a comma or the end of the list is missing")
         if stop is not None:
-            raise self._broken(stop, "no item starts here")
+            raise _Malformed(stop, "no item starts here")
         at = _skip_space(data, at + 1)
         if at < len(data):
-            raise self._broken(at, "more after the end of the list; name it .jsonl if it has one record a line")
+            raise _Malformed(at, "more after the end of the list; name it .jsonl if it has one record a line")
 
     def _broken(self, place: int, message: str) -> SampleError:
         with self.path.open("rb") as file:

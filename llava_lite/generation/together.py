@@ -32,8 +32,8 @@ class Together:
             self._answer(*asked)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if distributed.is_main():
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if distributed.is_main() and kind is None:  # else it ends, and the others with it, wherever they wait
             distributed.gather(None)
 
     def reply(self, conversations: Sequence[Conversation], sampling: Sampling = Sampling()) -> list[str]:

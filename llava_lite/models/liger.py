@@ -1,7 +1,7 @@
 """liger-kernel's RMSNorm, RoPE and gated MLP in place of a language model's own: the same numbers, less memory traffic.
 
-Modules are replaced by the instance and keep their weights; the model's forward, head and loss stay its own. Liger's
-`apply_liger_kernel_to_*` would change classes for the whole process and put another loss in. The only importer of
+Modules are replaced by the instance and keep their weights; the model's forward, head and loss stay its own. Only RoPE,
+which is a function of a family's file, is replaced for the whole process. The only importer of
 liger_kernel, which is late: few have it.
 """
 
@@ -83,9 +83,9 @@ def _replace(language_model: Any, liger: ModuleType) -> None:
         elif type(module) is mlp:
             module.forward = MethodType(gated, module)
     family = sys.modules[type(decoder).__module__]
-    family.__dict__["apply_rotary_pos_emb"] = _rotation(
-        family.__dict__["apply_rotary_pos_emb"], liger.liger_rope, language_model.device.type
-    )
+    own = family.__dict__["apply_rotary_pos_emb"]
+    if not isinstance(own, _Rotation):
+        family.__dict__["apply_rotary_pos_emb"] = _Rotation(own, liger.liger_rope, language_model.device.type)
 
 
 def _has(mlp: nn.Module, activation: str) -> bool:
@@ -104,10 +104,17 @@ def _gated_together(module: Any, hidden: torch.Tensor, *, multiply: Callable[...
     return module.down_proj(multiply(*module.gate_up_proj(hidden).chunk(2, dim=-1)))
 
 
-def _rotation(own: Rotation, liger_rope: Rotation, device_type: str) -> Rotation:
-    """RoPE is a function of a family's file, not of a module: on other devices it stays what it was."""
+@dataclass(frozen=True)
+class _Rotation:
+    """RoPE, a function of a family's file and not of a module: where Liger's cannot stand in, it stays what it was.
 
-    def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
-        return (liger_rope if q.device.type == device_type else own)(q, k, cos, sin)
+    That is on other devices, and where a family turns only a part of each head.
+    """
 
-    return rotate
+    own: Rotation
+    liger: Rotation
+    device_type: str
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        fits = q.device.type == self.device_type and cos.shape[-1] == q.shape[-1]
+        return (self.liger if fits else self.own)(q, k, cos, sin)

@@ -80,9 +80,10 @@ class SaveConfig(Strict):
     """Checkpoints during a run: `output_dir/step-<n>/`, complete with what resuming needs."""
 
     every_steps: int | None = Field(default=None, gt=0)
-    """Write one every so many steps; null: none but the one at the start, which proves that saving works."""
+    """Write one every so many steps; null: none but the one at the start, which proves that saving works, and those of
+    the best steps, where a run is evaluated."""
     keep: int = Field(default=1, gt=0)
-    """How many of the newest to keep."""
+    """How many of the newest to keep, besides the best."""
 
 
 class LogConfig(Strict):

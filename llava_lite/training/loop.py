@@ -88,7 +88,7 @@ def fit(
     print_parts(engine.describe())
     log = RunLog(config, engine.module, start=start, num_steps=engine.num_steps)
     if validation:
-        validation.begin(start)
+        validation.begin(start if start_from else None)
     with log:
         look(start)
         began = time.perf_counter()

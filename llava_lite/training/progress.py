@@ -22,7 +22,7 @@ _AROUND = 37  # the columns beside the description: step 12345/12345, a bar of 8
 
 
 def print_parts(rows: Sequence[Mapping[str, object]]) -> None:
-    """Show what each part is to the run (see `PlainEngine.describe`)."""
+    """Show what each part is to the run (see `Engine.describe`)."""
     table = Table(title="what trains", title_justify="left")
     for name in ("part", "parameters", "trains", "dtype", "learning rate"):
         table.add_column(name, justify="left" if name in ("part", "dtype") else "right")

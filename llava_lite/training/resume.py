@@ -91,9 +91,7 @@ def write_step(
 ) -> None:
     """Write `step-<n>/` whole or not at all, then drop the oldest beyond `keep`. Only the main process writes.
 
-    best: the step whose checkpoint is kept besides
-
-    run: see `describe_run`.
+    best: the step whose checkpoint is kept besides; run: see `describe_run`.
     """
     if distributed.is_main():
         new = output_dir / f".step-{step}"

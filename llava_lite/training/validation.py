@@ -17,6 +17,7 @@ from pydantic import Field
 
 from llava_lite import distributed
 from llava_lite.config import Strict
+from llava_lite.training.resume import RunError
 
 HELD_OUT = "held_out"
 """The figure that is a loss: the less the better. Of all others more is better."""
@@ -44,14 +45,21 @@ class Validation:
         self.evaluate = evaluate
         self.rows: list[dict[str, Any]] = []
 
-    def begin(self, start: int) -> None:
-        """Take up what was found up to the step that a run goes on from; what came after is done again."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() and start else []
+    def begin(self, start: int | None) -> None:
+        """Take up what was found up to the step that a run goes on from; what came after is done again.
+
+        start: None for a run that begins. Raises RunError where it was not measured what is now the best.
+        """
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() and start is not None else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]
-        self.rows = [row for row in rows if row["step"] <= start]
+        self.rows = [row for row in rows if row["step"] <= (start or 0)]
+        if self.config.every_steps is not None:
+            self._judge_anew()
         distributed.barrier()  # all have read it before one writes
-        if distributed.is_main():
-            self.path.write_text("".join(map(_line, self.rows)), encoding="utf-8")
+        if distributed.is_main() and (self.rows or self.path.is_file()):
+            draft = self.path.with_suffix(".draft")
+            draft.write_text("".join(map(_line, self.rows)), encoding="utf-8")
+            draft.replace(self.path)
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Whether to look now; a step that was looked at is not again."""
@@ -84,8 +92,23 @@ class Validation:
     def _steps(self) -> list[int]:
         return [row["step"] for row in self.rows]
 
+    def _judge_anew(self) -> None:
+        """Say which steps were the best by what is now the best."""
+        best = -math.inf
+        for number, row in enumerate(self.rows):
+            worth = self._worth(row["figures"])
+            row["best"] = number == 0 or worth > best
+            best = max(best, worth)
+
     def _worth(self, figures: Mapping[str, float]) -> float:
-        figure = next(value for name, value in figures.items() if name.split(".")[0] == self.config.best_by)
+        by = self.config.best_by
+        found = [value for name, value in figures.items() if name == by or name.startswith(f"{by}.")]
+        if not found:
+            raise RunError(
+                f"{self.path}: holds no figure of evaluate.best_by={by}, but of {', '.join(figures)}; "
+                "set it back, or delete that file"
+            )
+        figure = found[0]
         worth = -figure if self.config.best_by == HELD_OUT else figure
         return worth if math.isfinite(worth) else -math.inf
 

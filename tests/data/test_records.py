@@ -9,7 +9,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
@@ -131,7 +131,7 @@ def outcome(path: Path) -> list[dict] | str:
 bait = st.sampled_from(["]}, {", "]},{", ']}, {"', "[]", "}", '"', "\\", "]"])
 looks_like_records = st.dictionaries(
     st.sampled_from(["id", "conversations"]),
-    bait | st.lists(bait | st.dictionaries(bait, st.lists(bait, max_size=2), max_size=2), max_size=3),
+    bait | st.lists(bait | st.dictionaries(bait | st.just("id"), st.lists(bait, max_size=2), max_size=2), max_size=3),
     max_size=2,
 )
 
@@ -142,7 +142,6 @@ looks_like_records = st.dictionaries(
     part=st.sampled_from([1, 10, 50, 200]),
     damage=st.none() | st.tuples(st.integers(0, 2000), st.sampled_from(["", "]", "}", ",", '"', "]}, {"])),
 )
-@example(written=[{"]},{": []}, {": 1},{x": 2}, {"id": 3}], part=1, damage=None)  # what looks like records has some
 def test_a_list_walked_in_parts_is_what_it_is_in_one_walk(
     tmp_path_factory: pytest.TempPathFactory, written: list[dict], part: int, damage: tuple[int, str] | None
 ) -> None:

@@ -141,3 +141,12 @@ def test_the_kernels_compute_what_the_families_do(model_type: str, monkeypatch: 
     for name, grad in own_grads.items():
         difference = (grad - grads[name]).float().norm() / grads[name].float().norm().clamp(min=1e-6)
         assert difference < 5e-2, name
+
+
+def test_what_turns_a_part_of_each_head_alone_turns_it_itself() -> None:
+    """As Phi-4-mini does; and on other devices Liger's kernel does not run."""
+    rotation = liger._Rotation(lambda *_: ("own", ""), lambda *_: ("liger", ""), "cpu")
+    q, whole, part = torch.zeros(1, 2, 3, 8), torch.zeros(1, 3, 8), torch.zeros(1, 3, 6)
+    assert rotation(q, q, whole, whole)[0] == "liger"
+    assert rotation(q, q, part, part)[0] == "own"
+    assert rotation(q.to("meta"), q, whole, whole)[0] == "own"

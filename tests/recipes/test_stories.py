@@ -426,6 +426,20 @@ def test_a_dry_run_does_everything_once_and_leaves_nothing(
         assert told in said
 
 
+def test_a_dry_run_asks_about_samples_that_the_run_can_use(
+    train: Command, tmp_path: Path, world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, *rest = json.loads((world / "instructions.json").read_text())[:9]
+    (tmp_path / "data.json").write_text(json.dumps([{**first, "id": "gone", "image": "gone.png"}, *rest]))
+    data = [f"data.path={tmp_path / 'data.json'}", "data.on_bad_sample=skip", "data.max_bad=0.5"]
+    assert train("finetune", *data, "--dry-run") == 0
+    said = "".join(capfd.readouterr().err.split())
+    assert "allofitworks" in said and "gone" not in said
+    (tmp_path / "finetune.dry-run").mkdir()
+    assert train("finetune", *data, "--dry-run") == 2
+    assert (tmp_path / "finetune.dry-run").is_dir()
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from random import randrange
@@ -11,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_resume import NUM_STEPS, command, evaluations, hashes, kill_after, rows, run
+from tests.training.ranks import Ranks
+from tests.training.test_resume import NUM_STEPS, command, evaluations, hashes, rows, run
 
 ENGINES = {
     "ddp": [],
@@ -43,7 +45,8 @@ def train(lm_dir: Path, clip_dir: Path, world: Path, mixed: Path, tmp_path_facto
     def run_it(*more: str, ranks: int = 1, out: Path | None = None) -> Path:
         out = out or tmp_path_factory.mktemp("out") / "run"
         few = ["data.path=" + str(mixed), "batch.tokens=300", "loader.workers=0"]
-        result = run(command(out, lm_dir, clip_dir, world, *few, *more, ranks=ranks))
+        _, recipe, *arguments = command(out, lm_dir, clip_dir, world, *few, *more)
+        result = Ranks(Path(recipe), arguments, ranks).wait()
         assert result.returncode == 0, result.stderr[-3000:]
         return out
 
@@ -66,6 +69,14 @@ def said(out: Path) -> dict[str, str]:
     """What was answered before the first step, by question."""
     answers = (out / "evaluations" / "step-0" / "shapes" / "answers.jsonl").read_text().splitlines()
     return {answer["question_id"]: answer["text"] for answer in map(json.loads, answers)}
+
+
+def kill_ranks_after(running: Ranks, log: Path, step: int) -> None:
+    """kill -9 a run as soon as it has logged a step."""
+    while not (log.is_file() and any(row["step"] >= step for row in rows(log))):
+        assert running.alive, running.stderr()
+        time.sleep(0.002)
+    running.kill()
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -104,7 +115,8 @@ def test_several_steps_of_adamw_stay_together_and_a_killed_run_goes_on_bit_for_b
         assert three["loss"] == pytest.approx(one["loss"], rel=1e-4)
     out = tmp_path / "run"
     few = ["data.path=" + str(mixed), "batch.tokens=300", "loader.workers=1", *ENGINES[engine]]
-    kill_after(command(out, lm_dir, clip_dir, world, *few, ranks=3), out / "log.jsonl", randrange(1, NUM_STEPS - 1))
+    _, recipe, *arguments = command(out, lm_dir, clip_dir, world, *few)
+    kill_ranks_after(Ranks(Path(recipe), arguments, 3), out / "log.jsonl", randrange(1, NUM_STEPS - 1))
     train(*ENGINES[engine], "resume=auto", ranks=3, out=out)
     last = f"step-{NUM_STEPS}"
     assert hashes(out / last) == hashes(whole / last)

@@ -15,7 +15,7 @@ def looked(folder: Path, figures: list[dict[str, float]], *, start: int = 0, **c
     """Evaluate one step after another, from 0 or from the one after `start`, where the run goes on."""
     first = start + 1 if start else 0
     validation = Validation(ValidationConfig(every_steps=1, **config), folder, lambda step: figures[step - first])
-    validation.begin(start)
+    validation.begin(start or None)
     for step in range(first, first + len(figures)):
         assert validation.is_due(step, 99)
         validation.run(step)
@@ -54,6 +54,22 @@ def test_what_was_found_after_the_step_a_run_goes_on_from_is_found_again(tmp_pat
     assert again.best is not None and again.best["step"] == 1
     rows = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert [(row["step"], row["best"]) for row in rows] == [(0, True), (1, True), (2, False)]
+
+
+def test_another_choice_of_the_best_is_judged_anew(tmp_path: Path) -> None:
+    looked(tmp_path, [{"held_out": 1.0, "pope.f1": 0.1}, {"held_out": 2.0, "pope.f1": 0.2}])
+    again = looked(tmp_path, [{"held_out": 3.0, "pope.f1": 0.15}], start=1, best_by="pope")
+    assert again.best is not None and again.best["step"] == 1
+    with pytest.raises(ValueError, match=r"no figure of evaluate\.best_by=mme, but of held_out, pope\.f1; set it back"):
+        looked(tmp_path, [], start=1, best_by="mme")
+
+
+def test_a_run_that_goes_on_without_evaluating_still_knows_its_best_step(tmp_path: Path) -> None:
+    looked(tmp_path, [{"pope.f1": 0.1}, {"pope.f1": 0.3}, {"pope.f1": 0.2}], best_by="pope")
+    validation = Validation(ValidationConfig(), tmp_path, lambda step: {})
+    validation.begin(2)
+    assert validation.best is not None and validation.best["step"] == 1
+    assert not validation.is_due(4, 4)
 
 
 def test_evaluations_come_before_the_first_step_every_so_many_and_at_the_end(tmp_path: Path) -> None:
