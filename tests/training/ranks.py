@@ -47,7 +47,9 @@ class Ranks:
         """Wait for their end; where one fails, the others are ended as torchrun ends them."""
         deadline = time.monotonic() + 300
         while any(process.is_alive() for process in self.processes):
-            assert time.monotonic() < deadline, self.stderr()
+            if time.monotonic() > deadline:
+                self.kill()
+                raise TimeoutError(self.stderr())
             if any(process.exitcode for process in self.processes):
                 for process in self.processes:
                     process.terminate()
