@@ -33,6 +33,9 @@ class TokenCounter:
         self._start = _Known(self._tokenise)
         self._after_space = _Known(lambda word: self._tokenise(f"{_BEFORE} {word}") - before)
 
+    def __reduce__(self) -> tuple[type[TokenCounter], tuple[Tokenizer]]:
+        return TokenCounter, (self._tokenizer,)  # what it has counted stays behind
+
     def count(self, text: str) -> int:
         """Return how many tokens a text has."""
         if not text or not self._by_words or _SPACE in text or self._special_then_space.search(text):

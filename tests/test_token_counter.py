@@ -1,5 +1,6 @@
 """Counts of tokens, against the tokenizer's own."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,9 @@ def test_what_is_known_of_words_has_an_end(tokenizers: dict[str, Tokenizer], mon
     for word in ("one", "two", "three", "one"):
         assert counter.count(f"a {word}") == len(watched.encode(f"a {word}", add_special_tokens=False))
     assert watched.asked == ["a", "\n one", "\n two", "\n three", "\n one"]
+
+
+def test_a_counter_goes_to_another_process(lm_dir: Path) -> None:
+    """As workers need that are not forked, on a Mac."""
+    counter = TokenCounter(Tokenizer.from_file(str(lm_dir / "tokenizer.json")))
+    assert pickle.loads(pickle.dumps(counter)).count("the red circle") == counter.count("the red circle") > 0

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class Ranks:
 
 def _run(recipe: Path, arguments: Sequence[str], environment: dict[str, str], stderr: Path) -> None:
     os.setsid()
+    set_start_method("fork", force=True)  # for workers of its own, as in a process that was not forked off
     os.environ.update(environment)
     with stderr.open("w") as file:
         os.dup2(file.fileno(), 2)
