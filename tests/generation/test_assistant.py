@@ -15,6 +15,7 @@ from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import GenerationError, Sampling
 from llava_lite.generation.decoding import Row
 from llava_lite.generation.streaming import Transcript
+from llava_lite.processor import Processor
 from tests.conftest import assemble_lively
 from tests.strategies import ANY
 
@@ -149,14 +150,23 @@ def test_pieces_joined_are_the_answer_up_to_its_end(assistant: Assistant, text: 
     whole = assistant.processor.read(ids)
     places = [place for end in ends if (place := whole.find(end)) >= 0]
     expected = whole[: min(places, default=len(whole))].strip()
-    transcript = Transcript(assistant.processor.read, ends)
+    transcript = Transcript(assistant.processor.read, ends, assistant.processor.word_tokens)
     assert "".join(pieces_of(transcript, ids)) == transcript.text == expected
+
+
+@ANY
+@given(data=st.data())
+def test_pieces_joined_are_what_any_tokens_say(row_processor: Processor, data: st.DataObject) -> None:
+    """Among them bytes that make no character, special tokens, and one that the tokenizer does not have."""
+    ids = data.draw(st.lists(st.sampled_from([*range(0, 400, 3), 5000]), min_size=1, max_size=12))
+    transcript = Transcript(row_processor.read, (), row_processor.word_tokens)
+    assert "".join(pieces_of(transcript, ids)) == row_processor.read(ids).strip()
 
 
 def test_characters_of_several_tokens_are_not_broken(assistant: Assistant) -> None:
     text = "a 日本 🦙 circle"
     ids = assistant.processor.tokenizer.encode(text, add_special_tokens=False)
-    pieces = pieces_of(Transcript(assistant.processor.read), ids)
+    pieces = pieces_of(Transcript(assistant.processor.read, (), assistant.processor.word_tokens), ids)
     assert "".join(pieces) == text and len(ids) > len(text)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
