@@ -265,3 +265,22 @@ def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: 
     assert row.finish.num_dropped_turns == 4 and row.text == answered(assistant, last).text
     with pytest.raises(GenerationError, match="the last turn has"):
         dropping.reply([Conversation().ask("Hi").answer("A.").ask("red " * room)])
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "layer"),
+    [
+        ({}, torch.float32, "Linear"),
+        ({"device": "cpu", "dtype": torch.float16}, torch.float16, "Linear"),
+        ({"quantize": "4bit"}, torch.float32, "Linear4bit"),
+        ({"quantize": "8bit"}, torch.float32, "Linear8bitLt"),
+    ],
+)
+def test_a_folder_is_opened_on_a_device_in_a_dtype_and_quantised(
+    llava_dir: Path, world: Path, options: dict, dtype: torch.dtype, layer: str
+) -> None:
+    assistant = llava_lite.load(llava_dir, **options)
+    assert assistant.model.language_model.dtype == assistant.model.projector[0].weight.dtype == dtype
+    assert type(assistant.model.language_model.model.layers[0].mlp.up_proj).__name__ == layer
+    image = sorted((world / "images").glob("*.png"))[0]
+    assert assistant.ask("What is it?", [image], sampling=SHORT)
