@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llava_lite
+from llava_lite.checkpoint.folder import save
+from llava_lite.checkpoint.parts import Parts
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.demo.parts import write_language_model
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import GenerationError, Sampling
 from llava_lite.generation.decoding import Row
@@ -267,6 +270,15 @@ def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: 
         dropping.reply([Conversation().ask("Hi").answer("A.").ask("red " * room)])
 
 
+@pytest.fixture(scope="module")
+def broad_dir(clip_dir: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint whose matrices are as broad as bitsandbytes' blocks of 4 bits."""
+    lm, folder = tmp_path_factory.mktemp("broad-lm"), tmp_path_factory.mktemp("broad")
+    write_language_model(lm, world, hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)
+    save(folder, *assemble_lively(Parts(str(clip_dir), str(lm))))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("options", "dtype", "layer"),
     [
@@ -277,9 +289,9 @@ def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: 
     ],
 )
 def test_a_folder_is_opened_on_a_device_in_a_dtype_and_quantised(
-    llava_dir: Path, world: Path, options: dict, dtype: torch.dtype, layer: str
+    broad_dir: Path, world: Path, options: dict, dtype: torch.dtype, layer: str
 ) -> None:
-    assistant = llava_lite.load(llava_dir, **options)
+    assistant = llava_lite.load(broad_dir, **options)
     assert assistant.model.language_model.dtype == assistant.model.projector[0].weight.dtype == dtype
     assert type(assistant.model.language_model.model.layers[0].mlp.up_proj).__name__ == layer
     image = sorted((world / "images").glob("*.png"))[0]
