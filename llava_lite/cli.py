@@ -293,6 +293,24 @@ def ask(
 
 
 @app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    system: Annotated[str | None, typer.Option(help="In place of the model's own system text.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Tell how fast each answer came.")] = False,
+) -> None:
+    """Chat in the terminal, also about images; from a pipe, answer line by line."""
+    import llava_lite
+    from llava_lite.chat.terminal import chat
+
+    with contextlib.redirect_stdout(sys.stderr):
+        assistant = llava_lite.load(model)
+    sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
+    raise typer.Exit(chat(assistant, sampling=sampling, system=system, verbose=verbose))
+
+
+@app.command()
 def merge(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="A folder that finetuning with lora wrote.")],
     out: Annotated[Path, typer.Argument(help="A new folder for the whole model.")],
