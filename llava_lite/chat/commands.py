@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +42,7 @@ def take(talk: Talk, line: str) -> None:
             if line.strip():
                 talk.ask(line[1:] if line.startswith("//") else line)
             return
-        name, _, rest = line[1:].partition(" ")
+        name, rest = [*line[1:].split(maxsplit=1), "", ""][:2]
         if name not in COMMANDS:
             known = nearest(name, list(COMMANDS))
             remedy = f"did you mean /{known}?" if known else "see /help"
@@ -55,7 +56,7 @@ def take(talk: Talk, line: str) -> None:
 
 def _image(talk: Talk, rest: str) -> None:
     if rest:
-        talk.attach([path.expanduser() for path in _paths(rest)])
+        talk.attach(_paths(rest))
     elif talk.images:
         talk.screen.tell("\n".join(map(str, talk.images)))
     else:
@@ -114,9 +115,8 @@ def _save(talk: Talk, rest: str, *, overwrite: bool = False) -> None:
         raise CommandError("/save: name one file; .md gives Markdown, any other JSON")
     if not talk.conversation.messages:
         raise CommandError("/save: nothing was said yet")
-    path = paths[0].expanduser()
-    save(talk.conversation, path, model=talk.model.name, overwrite=overwrite)
-    talk.screen.note(f"saved {path}")
+    save(talk.conversation, paths[0], model=talk.model.name, overwrite=overwrite)
+    talk.screen.note(f"saved {paths[0]}")
 
 
 def _save_over(talk: Talk, rest: str) -> None:
@@ -135,8 +135,7 @@ def _quit(talk: Talk, rest: str) -> None:
 
 def _paths(text: str) -> list[Path]:
     """Read names of files as a shell does: quotes and backslashes; a file that is called like all of it is meant."""
-    whole = Path(text).expanduser()
-    return [whole] if text and whole.is_file() else [Path(word) for word in _words(text)]
+    return [Path(word).expanduser() for word in ([text] if os.path.isfile(text) else _words(text))]
 
 
 def _words(text: str) -> list[str]:
@@ -165,6 +164,6 @@ COMMANDS = {
 KEYS = (
     ("//...", "a message that begins with a slash"),
     ('"""', "begins and ends a message of several lines"),
-    ("Ctrl-C", "stops an answer, and what was said is kept; twice, at once; twice at the prompt, leaves"),
+    ("Ctrl-C", "stops an answer, which is kept as far as it came; at the prompt, twice, leaves"),
     ("Ctrl-D", "leaves"),
 )

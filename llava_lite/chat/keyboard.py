@@ -79,13 +79,14 @@ class Keyboard:
                 self._history = None
 
 
-def history_path(environ: Mapping[str, str]) -> Path:
-    """Return where the lines of earlier chats are kept (XDG Base Directory Specification)."""
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "llava_lite" / "chat_history"
+def history_path(environ: Mapping[str, str]) -> Path | None:
+    """Return where the lines of earlier chats are kept (XDG Base Directory Specification); None without a home."""
+    home = Path(os.path.expanduser("~")) / ".local" / "state"
+    folders = [folder for folder in (Path(environ.get("XDG_STATE_HOME", "")), home) if folder.is_absolute()]
+    return folders[0] / "llava_lite" / "chat_history" if folders else None
 
 
-def _edit_lines(arguments: Arguments, history: Path) -> Path | None:
+def _edit_lines(arguments: Arguments, history: Path | None) -> Path | None:
     """Give `input` its keys; return the file of the history, None where there can be none."""
     try:
         import readline
@@ -104,6 +105,8 @@ def _edit_lines(arguments: Arguments, history: Path) -> Path | None:
         return found[number] if number < len(found) else None
 
     readline.set_completer(next_completion)
+    if history is None:
+        return None
     try:
         history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         history.touch(mode=0o600)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TextIO
 
 from PIL import Image as PilImage
 from rich.console import Console
@@ -19,6 +20,13 @@ _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 def printable(text: str) -> str:
     """Make control characters visible, newlines and tabs excepted, so that no text holds an escape sequence."""
     return text.translate(_VISIBLE)
+
+
+def print_answer(pieces: Iterable[str], out: TextIO) -> None:
+    """Print an answer and a newline: into a terminal as it comes and made printable, else whole and as it is."""
+    for text in map(printable, pieces) if out.isatty() else ["".join(pieces)]:
+        print(text, end="", file=out, flush=True)
+    print(file=out)
 
 
 class Screen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ def save(conversation: Conversation, path: Path, *, model: str, overwrite: bool 
     The JSON is a list of one record, which can be inspected and trained on as it is. Paths of images are relative to
     the file's folder where they lie in it, else absolute. Raises TranscriptError.
     """
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise TranscriptError(f"{path}: there is such a file; /save! overwrites it")
     write = as_markdown if path.suffix == ".md" else as_json
     temporary = path.with_name(f"{path.name}.tmp")
@@ -28,6 +29,8 @@ def save(conversation: Conversation, path: Path, *, model: str, overwrite: bool 
         temporary.write_bytes(write(conversation, path.parent, model=model).encode("utf-8", errors="replace"))
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise TranscriptError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
