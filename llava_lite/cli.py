@@ -311,9 +311,9 @@ def chat(
     import llava_lite
     from llava_lite.chat.terminal import chat
 
+    sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with contextlib.redirect_stdout(sys.stderr):
         assistant = llava_lite.load(model)
-    sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     raise typer.Exit(chat(assistant, sampling=sampling, system=system, verbose=verbose))
 
 

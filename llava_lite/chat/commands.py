@@ -135,7 +135,8 @@ def _quit(talk: Talk, rest: str) -> None:
 
 def _paths(text: str) -> list[Path]:
     """Read names of files as a shell does: quotes and backslashes; a file that is called like all of it is meant."""
-    return [Path(word).expanduser() for word in ([text] if os.path.isfile(text) else _words(text))]
+    whole = os.path.isfile(os.path.expanduser(text))
+    return [Path(word).expanduser() for word in ([text] if whole else _words(text))]
 
 
 def _words(text: str) -> list[str]:
