@@ -42,12 +42,12 @@ def take(talk: Talk, line: str) -> None:
             if line.strip():
                 talk.ask(line[1:] if line.startswith("//") else line)
             return
-        name, rest = [*line[1:].split(maxsplit=1), "", ""][:2]
+        name, rest = _first_word(line[1:])
         if name not in COMMANDS:
             known = nearest(name, list(COMMANDS))
             remedy = f"did you mean /{known}?" if known else "see /help"
             raise CommandError(f"/{name}: no such command; {remedy} (a message that begins with / begins with //)")
-        COMMANDS[name].follow(talk, rest.strip())
+        COMMANDS[name].follow(talk, rest.rstrip())
     except TooLong as error:
         talk.screen.error(f"{error}; /reset forgets the dialogue, /undo its last turn")
     except (ValueError, RuntimeError) as error:  # a RuntimeError is a device's, such as being out of memory
@@ -83,7 +83,7 @@ def _system(talk: Talk, rest: str) -> None:
 
 
 def _set(talk: Talk, rest: str) -> None:
-    name, _, value = rest.partition(" ")
+    name, value = _first_word(rest)
     settings = asdict(talk.sampling)
     if not rest:
         talk.screen.tell("\n".join(f"{name} {_shown(value)}" for name, value in settings.items()))
@@ -92,7 +92,7 @@ def _set(talk: Talk, rest: str) -> None:
         known = nearest(name, list(settings))
         remedy = f"did you mean {known}?" if known else f"known: {', '.join(settings)}"
         raise CommandError(f"/set {name}: no such setting; {remedy}")
-    talk.sampling = replace(talk.sampling, **{name: _value(name, value.strip(), type(settings[name]))})
+    talk.sampling = replace(talk.sampling, **{name: _value(name, value, type(settings[name]))})
     talk.screen.note(f"{name} {_shown(asdict(talk.sampling)[name])}")
 
 
@@ -131,6 +131,11 @@ def _help(talk: Talk, rest: str) -> None:
 
 def _quit(talk: Talk, rest: str) -> None:
     talk.over = True
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    word, *rest = text.split(maxsplit=1) or [""]
+    return word, "".join(rest)
 
 
 def _paths(text: str) -> list[Path]:

@@ -48,12 +48,22 @@ class PseudoTerminal:
     def type(self, keys: str) -> None:
         os.write(self._end, keys.encode())
 
+    def interrupt(self, told: str) -> str:
+        """Press Ctrl-C until a text is shown: Python's `input` overlooks it in the moment before it waits for a key."""
+        while True:
+            self.type("\x03")
+            try:
+                return self.wait_for(told, seconds=3)
+            except TimeoutError:
+                continue
+
     def wait_for(self, text: str, *, seconds: float = 60) -> str:
         """Return all that is shown up to and with a text, without colours; it counts as read."""
         deadline = time.monotonic() + seconds
         while text not in ESCAPES.sub("", self.seen):
             ready, _, _ = select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"no {text!r} in {self.seen!r}"
+            if not ready:
+                raise TimeoutError(f"no {text!r} in {self.seen!r}")
             self.seen += os.read(self._end, 65536).decode(errors="replace")
         before, _, self.seen = ESCAPES.sub("", self.seen).partition(text)
         return before.replace("\r\n", "\n") + text

@@ -14,6 +14,7 @@ from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from tests.chat.pseudo_terminal import PseudoTerminal
 
+pytestmark = pytest.mark.slow  # each starts a process that loads a model
 SHORT = Sampling(max_new_tokens=10)
 
 
@@ -92,13 +93,13 @@ def test_an_answer_can_be_stopped_and_is_kept_as_far_as_it_came(
         dialogue = Conversation().ask(question).answer(kept).ask("And now?")
         assert [answer] == assistant.reply([dialogue], Sampling(max_new_tokens=3))
 
-        terminal.type("half a li\x03")
-        terminal.wait_for("Ctrl-C again or Ctrl-D leaves")
+        terminal.type("half a li")
+        terminal.interrupt("Ctrl-C again or Ctrl-D leaves")
         terminal.wait_for(">>> ")
         assert terminal.say("/undo") == "took back the last question and its answer\n"
-        terminal.type("\x03")
-        terminal.wait_for("leaves")
-        terminal.type("\x03")
+        terminal.interrupt("leaves")
+        terminal.wait_for(">>> ")
+        terminal.interrupt("\n")
         assert terminal.leave() == 0
 
 
