@@ -23,11 +23,13 @@ from rich.text import Text
 
 MAX_COLUMNS = 40
 MAX_ROWS = 14
+VIEW_SIZE = (MAX_COLUMNS * 20, MAX_ROWS * 40)
+"""The most pixels that are shown: a character has 20 x 40 on a fine screen."""
+
 Kind = Literal["kitty", "iterm2", "blocks"]
 
 _KITTY_TERMS = ("xterm-kitty", "xterm-ghostty")
 _ITERM2_PROGRAMS = ("iTerm.app", "WezTerm", "mintty")
-_CELL = (20, 40)  # pixels of a character, on a fine screen
 _CHUNK = 4096  # the longest payload of one kitty command
 
 
@@ -53,7 +55,7 @@ def draw(image: PilImage.Image, kind: Kind, console: Console) -> None:
         console.print(_blocks(image.resize((columns, 2 * rows), reducing_gap=2.0)), soft_wrap=True)
         return
     small = image.copy()
-    small.thumbnail((columns * _CELL[0], rows * _CELL[1]))
+    small.thumbnail(VIEW_SIZE)
     file = io.BytesIO()
     small.save(file, "PNG")
     written = _kitty(file.getvalue(), columns) if kind == "kitty" else _iterm2(file.getvalue(), columns)

@@ -66,8 +66,8 @@ class Screen:
         text = Text.assemble(("error: ", "red"), " ".join(printable(message).split()))
         self._errors.print(text, soft_wrap=True)
 
-    def picture(self, image: PilImage.Image, name: str) -> None:
-        """Draw an image where the terminal can, and note its name and size."""
+    def picture(self, image: PilImage.Image, caption: str) -> None:
+        """Draw an image where the terminal can, and note what it is."""
         if self._kind is not None:
             draw(image, self._kind, self._console)
-        self.note(f"{name}, {image.width} x {image.height}")
+        self.note(caption)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from llava_lite.chat.preview import VIEW_SIZE
 from llava_lite.chat.screen import Screen
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.chat_model import ChatModel, Sampling
@@ -36,9 +37,13 @@ class Talk:
 
     def attach(self, paths: Sequence[Path]) -> None:
         """Let images wait for the next message: all of them or, where one cannot be opened, none. Raises ImageError."""
-        opened = [load_image(path) for path in paths]
-        for path, image in zip(paths, opened, strict=True):
-            self.screen.picture(image, str(path))
+        views = []
+        for path in paths:
+            image = load_image(path)
+            views.append((image, f"{path}, {image.width} x {image.height}"))
+            image.thumbnail(VIEW_SIZE)  # large ones need not all be held
+        for view in views:
+            self.screen.picture(*view)
         self.images += tuple(paths)
 
     def ask(self, text: str) -> None:

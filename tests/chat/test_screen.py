@@ -108,4 +108,4 @@ def test_iterm2_gets_a_small_png() -> None:
     head, size, data = re.fullmatch(r"\x1b\]1337;File=(inline=1;size=(\d+)[^:]*):(.*)\x07\n", written).groups()
     png = base64.b64decode(data)
     assert "width=40" in head and len(png) == int(size)
-    assert PilImage.open(io.BytesIO(png)).size == (780, 520)  # 40 columns by 13 rows
+    assert PilImage.open(io.BytesIO(png)).size == (800, 533)
