@@ -53,21 +53,25 @@ class Screen:
 
     def tell(self, text: str) -> None:
         """Print what was asked for."""
-        self._console.print(Text(printable(text)), soft_wrap=True)
+        _print(self._console, Text(printable(text)))
 
     def note(self, text: str) -> None:
         """Print what a person may want to know."""
         if self.interactive:
-            self._console.print(Text(printable(text), "dim"), soft_wrap=True)
+            _print(self._console, Text(printable(text), "dim"))
 
     def error(self, message: str) -> None:
         """Print what went wrong, in one line."""
         self.num_errors += 1
         text = Text.assemble(("error: ", "red"), " ".join(printable(message).split()))
-        self._errors.print(text, soft_wrap=True)
+        _print(self._errors, text)
 
     def picture(self, image: PilImage.Image, caption: str) -> None:
         """Draw an image where the terminal can, and note what it is."""
         if self._kind is not None:
             draw(image, self._kind, self._console)
         self.note(caption)
+
+
+def _print(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=not console.is_terminal)  # in a file a line stays a line
