@@ -55,6 +55,7 @@ ROWS = {
     "synthesis": row(f"{ABOVE_A_MODEL} data.sample", never="torch datasets"),
     "agent": row(ABOVE_A_MODEL, never="torch datasets"),
     "serve": row(ABOVE_A_MODEL, never="torch datasets"),
+    "chat": row(ABOVE_A_MODEL, never="torch datasets"),
     # reckons with the modules that a run would make and reads what it would read; `training` for what engines hold
     "budget": row("flops config recipes models checkpoint training data processor images", never="PIL"),
     "demo": row("*"),

@@ -13,6 +13,10 @@ class GenerationError(ValueError):
     """A question that cannot be answered: too long, badly sampled, or beyond what this model can do."""
 
 
+class TooLong(GenerationError):
+    """The conversation leaves no room for an answer in the model's context."""
+
+
 class Busy(GenerationError):
     """As many are waiting for an answer as may wait; ask again later."""
 
