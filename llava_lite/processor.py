@@ -238,15 +238,12 @@ class Processor:
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the text of generated ids up to the end mark, special tokens and surrounding white space left out."""
-        return self.before_end(ids)[0].strip()
+        text = self.read(ids)
+        return (text.partition(self.end_text)[0] if self.end_text else text).strip()
 
-    def before_end(self, ids: Sequence[int] | torch.Tensor) -> tuple[str, bool]:
-        """Return the text of generated ids up to the text that ends an answer, and whether that text is there."""
-        text = str(self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True))
-        if not self.end_text:
-            return text, False
-        answer, mark, _ = text.partition(self.end_text)
-        return answer, bool(mark)
+    def read(self, ids: Sequence[int] | torch.Tensor) -> str:
+        """Return the text of ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True))
 
     def _render(self, conversation: Conversation) -> Prompt:
         prompt = self.template.render(conversation)
@@ -378,6 +375,33 @@ def join_patches(examples: Sequence[Example], num_patches: int) -> tuple[torch.T
         return _join_index([example.patch_index for example in examples], sizes), None
     index, weight = zip(*map(_four_taps, examples), strict=True)
     return _join_index(index, sizes), torch.cat(weight)
+
+
+def share_tiles(
+    examples: Sequence[Example], num_patches: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return the tiles that Examples show, equal ones once and unseen ones not at all: [N, 3, H, W]; and for these one
+    patch_index and one patch_weight, as `join_patches` does.
+    """
+    index, weight = join_patches(examples, num_patches)
+    tiles = torch.cat([example.pixel_values for example in examples])
+    shown = (index[index != NEWLINE] // num_patches).unique().tolist()
+    places: dict[bytes, int] = {}
+    place = torch.zeros(max(shown, default=0) + 1, dtype=torch.long)  # of each tile among those that are kept
+    kept = list[int]()
+    for tile in shown:
+        digest = hash_tile(tiles[tile])
+        if digest not in places:
+            places[digest] = len(kept)
+            kept.append(tile)
+        place[tile] = places[digest]
+    moved = place[(index // num_patches).clamp(min=0)] * num_patches + index % num_patches
+    return tiles[kept], torch.where(index == NEWLINE, NEWLINE, moved), weight
+
+
+def hash_tile(tile: torch.Tensor) -> bytes:
+    """Tell tiles, float32 [3, H, W], apart by their pixels."""
+    return hashlib.blake2b(tile.numpy().tobytes(), digest_size=16).digest()
 
 
 def _four_taps(example: Example) -> tuple[torch.Tensor, torch.Tensor]:

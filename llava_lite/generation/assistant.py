@@ -3,112 +3,177 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import load as load_checkpoint
 from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.message import Conversation, ConversationError
-from llava_lite.generation.chat_model import Sampling
-from llava_lite.generation.streaming import Cancelled, Ended, TextQueue, stream
+from llava_lite.generation.chat_model import GenerationError, Sampling, Score
+from llava_lite.generation.decoding import Decoder, Row
+from llava_lite.generation.kept import Conversations, fingerprint
+from llava_lite.generation.scoring import score_answers
+from llava_lite.generation.streaming import Transcript
+from llava_lite.models.adapter import Quantize
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, Processor, join_patches
+from llava_lite.processor import Example, Processor
 
 
-def load(path: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Assistant:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    quantize: Quantize | None = None,
+) -> Assistant:
     """Open a checkpoint folder and return an assistant ready to be asked.
 
     device, dtype: where and in what it computes; by default a GPU in bf16 if there is one, else the CPU in fp32.
+    quantize: hold the language model's blocks in "4bit" or "8bit"; by default as the checkpoint says.
     Raises CheckpointError for a folder that is not a whole checkpoint.
     """
-    model, processor = load_checkpoint(path, dtype=dtype or distributed.dtype())
+    model, processor = load_checkpoint(path, dtype=dtype or distributed.dtype(), quantize=quantize or "recorded")
     return Assistant(model.to(device or distributed.device()), processor, name=str(path))
 
 
 class Assistant:
-    """A model and its processor as a ChatModel.
+    """A model and its processor as a ScoringModel, for one thread; `batching.Batcher` serves many.
 
     in_step: all processes of a run ask theirs at the same time, and each goes on until all have their answers: for
     weights that are shared out, of which every step of any process needs a part from all
+    keep_tokens: of the last conversations, how many tokens are kept computed for their next turns
+    drop_oldest: a conversation that is longer than the context loses its oldest rounds, instead of being refused
     """
 
-    def __init__(self, model: Llava, processor: Processor, *, name: str = "llava_lite", in_step: bool = False) -> None:
+    def __init__(
+        self,
+        model: Llava,
+        processor: Processor,
+        *,
+        name: str = "llava_lite",
+        in_step: bool = False,
+        keep_tokens: int = 8192,
+        drop_oldest: bool = False,
+    ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.in_step = in_step
+        self.drop_oldest = drop_oldest
+        self._conversations = Conversations(keep_tokens)
 
     def ask(self, text: str, images: Iterable[object] = (), *, sampling: Sampling = Sampling()) -> str:
         """Ask one question about any number of images (paths, bytes or PIL images) and return the answer."""
         return self.reply([Conversation().ask(text, images)], sampling)[0]
 
     def reply(self, conversations: Sequence[Conversation], sampling: Sampling = Sampling()) -> list[str]:
-        """Answer conversations in one batch, padded on the left; the same as one at a time."""
+        """Answer conversations in one batch; the same as one at a time.
+
+        Raises ConversationError, ImageError or ProcessorError for what cannot be asked, GenerationError for one that
+        is too long.
+        """
         if not conversations:
             return []
-        ids = self._generate([self._encode(c) for c in conversations], sampling)
-        return [self.processor.decode(row) for row in ids]
+        rows = [self.prepare(conversation, sampling) for conversation in conversations]
+        decoder = self.decoder(keep=len(rows) == 1)
+        decoder.join(rows)
+        while decoder.release():
+            decoder.step()
+        return [row.text for row in rows]
 
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece; the pieces joined are what `reply` gives. Stop reading to stop it."""
-        example = self._encode(conversation)
-        texts, cancelled = TextQueue(self.processor.decode, self.processor.end_text), Cancelled()
-        return stream(
-            texts, cancelled, lambda: self._generate([example], sampling, streamer=texts, cancelled=cancelled)
-        )
+        row = self.prepare(conversation, sampling, watched=True)
+        decoder = self.decoder(keep=True)
+        decoder.join([row])
+        try:
+            while True:
+                if row.piece:
+                    yield row.piece
+                if not decoder.release():
+                    return
+                decoder.step()
+        finally:
+            row.cancel()
+            decoder.release()
 
-    def _encode(self, conversation: Conversation) -> Example:
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        """Tell how likely each conversation's last answer is, given all before it; in one forward for all.
+
+        Raises as `reply` does.
+        """
+        examples = [self._encode_answered(conversation) for conversation in conversations]
+        return score_answers(self.model, self.processor, examples) if examples else []
+
+    def prepare(self, conversation: Conversation, sampling: Sampling, *, watched: bool = False) -> Row:
+        """Open a conversation's images and write its prompt: a Row that a Decoder takes. For any thread.
+
+        watched: whether its text is read along. Raises as `reply` does.
+        """
         if not conversation.awaits_answer:
             raise ConversationError("the conversation ends with an answer; ask something first")
-        return self.processor.encode(conversation)
+        conversation, num_dropped = self._fit(conversation, sampling)
+        example = self.processor.encode(conversation)
+        limit = sampling.max_new_tokens
+        if self.processor.max_positions is not None:
+            limit = min(limit, self.processor.max_positions - len(example.input_ids))
+        return Row(
+            example,
+            fingerprint(example, image_token_id=self.processor.image_token_id, num_patches=self.processor.num_patches),
+            sampling,
+            Transcript(self.processor.read, (self.processor.end_text, *sampling.stop)),
+            limit=limit,
+            num_dropped_turns=num_dropped,
+            watched=watched,
+        )
 
-    def _generate(
-        self,
-        examples: Sequence[Example],
-        sampling: Sampling,
-        *,
-        streamer: BaseStreamer | None = None,
-        cancelled: Cancelled | None = None,
-    ) -> torch.Tensor:
-        width = max(len(example.input_ids) for example in examples)
-        input_ids = torch.full((len(examples), width), self.processor.tokenizer.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, example in enumerate(examples):
-            input_ids[row, width - len(example.input_ids) :] = example.input_ids
-            attention_mask[row, width - len(example.input_ids) :] = 1
-        patch_index, patch_weight = join_patches(examples, self.processor.num_patches)
-        stop: list[StoppingCriteria] = [cancelled] if cancelled else []
-        if self.processor.end_text:
-            stop.append(Ended(self.processor.before_end))
-        device = self.model.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(sampling.seed)
-            return self.model.generate(
-                input_ids=input_ids.to(device),
-                attention_mask=attention_mask.to(device),
-                pixel_values=self._tiles(examples).to(device),
-                patch_index=patch_index.to(device),
-                patch_weight=None if patch_weight is None else patch_weight.to(device),
-                config=self._generation_config(sampling),
-                streamer=streamer,
-                stop=StoppingCriteriaList(stop),
-                in_step=self.in_step,
-            )
-
-    def _tiles(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Join the tiles; processes in step all run the tower, and one without an image runs it on a blank tile."""
-        tiles = torch.cat([example.pixel_values for example in examples])
-        return tiles.new_zeros(1, *tiles.shape[1:]) if self.in_step and not len(tiles) else tiles
-
-    def _generation_config(self, sampling: Sampling) -> GenerationConfig:
+    def decoder(self, *, keep: bool) -> Decoder:
+        """Return a Decoder of this model. keep: whether it takes up earlier conversations and keeps its own."""
         config = generation_config(self.model.language_model, self.processor)
-        config.stop_strings = None  # `Ended` sees to it
-        config.max_new_tokens = sampling.max_new_tokens
-        if sampling.temperature > 0:
-            config.do_sample, config.temperature, config.top_p = True, sampling.temperature, sampling.top_p
-            config.top_k = 0
-        return config
+        return Decoder(
+            self.model,
+            ends=config.eos_token_id,
+            never=config.suppress_tokens or (),
+            num_patches=self.processor.num_patches,
+            conversations=self._conversations if keep and not self.in_step else None,
+            in_step=self.in_step,
+        )
+
+    def _fit(self, conversation: Conversation, sampling: Sampling) -> tuple[Conversation, int]:
+        """Return a conversation that leaves the context room for an answer, and how many turns it has lost for that.
+
+        Rounds are dropped until the answer may be as long as asked for, or a quarter of the context.
+        """
+        most = self.processor.max_positions
+        if most is None:
+            return conversation, 0
+        num_tokens = self.processor.num_tokens(conversation)
+        if num_tokens < most:
+            return conversation, 0
+        shorter, room = conversation, min(sampling.max_new_tokens, most // 4)
+        while self.drop_oldest and num_tokens > most - room and len(shorter.messages) > 2:
+            shorter = replace(shorter, messages=shorter.messages[2:])
+            num_tokens = self.processor.num_tokens(shorter)
+        num_dropped = len(conversation.messages) - len(shorter.messages)
+        if num_tokens >= most:
+            what = "the last turn" if num_dropped else "the conversation"
+            raise GenerationError(
+                f"{what} has {num_tokens} tokens, but the model's context is {most}, the answer included; "
+                "say less, show fewer images or start anew"
+            )
+        distributed.logger.warning("the conversation is too long: its first %d turns were left out", num_dropped)
+        return shorter, num_dropped
+
+    def _encode_answered(self, conversation: Conversation) -> Example:
+        if not conversation.messages or conversation.awaits_answer:
+            raise ConversationError("only an answer can be scored; end the conversation with one")
+        example = self.processor.encode(conversation)
+        most = self.processor.max_positions
+        if most is not None and len(example.input_ids) > most:
+            raise GenerationError(
+                f"the conversation has {len(example.input_ids)} tokens, but the model's context is {most}"
+            )
+        return example

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import DynamicCache, PreTrainedModel
 
 from llava_lite.flops import Cost
 from llava_lite.models import adapter, attention
@@ -172,32 +171,35 @@ class Llava(nn.Module):
         return output.logits
 
     @torch.no_grad()
-    def generate(
+    def extend(
         self,
         *,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
-        pixel_values: torch.Tensor,
-        patch_index: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: DynamicCache,
+        pixel_values: torch.Tensor | None = None,
+        patch_index: torch.Tensor | None = None,
         patch_weight: torch.Tensor | None = None,
-        config: GenerationConfig,
-        streamer: BaseStreamer | None = None,
-        stop: StoppingCriteriaList | None = None,
-        in_step: bool = False,
     ) -> torch.Tensor:
-        """Continue left-padded prompts; input_ids, attention_mask: long [B, T] -> the new ids alone, long [B, T'].
+        """Go on behind what is cached, which grows by it, and return the logits after the last column: [B, V].
 
-        in_step: go on until all processes are done
+        input_ids, position_ids: long [B, T]; attention_mask: long [B, cached + T], 0 where padding stands, on the left;
+        the rest as `embed` takes it, None where no image is among the new tokens
         """
-        language_model: Any = self.language_model  # which mixes `generate` in, but its base class does not say so
-        return language_model.generate(
-            inputs_embeds=self.embed(input_ids, pixel_values, patch_index, patch_weight),
+        if pixel_values is None or patch_index is None:
+            embeds = self.language_model.get_input_embeddings()(input_ids)
+        else:
+            embeds = self.embed(input_ids, pixel_values, patch_index, patch_weight)
+        output = self.language_model(
+            inputs_embeds=embeds,
             attention_mask=attention_mask,
-            generation_config=config,
-            streamer=streamer,
-            stopping_criteria=stop,
-            synced_gpus=in_step,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
+        return output.logits[:, -1]
 
 
 def _gather(table: torch.Tensor, index: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:

@@ -41,7 +41,7 @@ class FsdpEngine(Engine):
             if isinstance(part, FSDPModule):
                 part.set_gradient_divide_factor(1.0)  # gradients add up: the loss is a share of the whole step's mean
                 part.set_force_sum_reduction_for_comms(True)
-        register_fsdp_forward_method(module, "generate")
+        register_fsdp_forward_method(module, "extend")
         self.parameters = named_parameters(self.module.parts())
         self.optimizer = make_optimizer(self.module.parts(), config)
 

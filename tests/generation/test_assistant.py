@@ -5,14 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import llava_lite
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
-from llava_lite.generation.chat_model import Sampling
-from llava_lite.generation.streaming import TextQueue
+from llava_lite.generation.chat_model import GenerationError, Sampling
+from llava_lite.generation.decoding import Row
+from llava_lite.generation.streaming import Transcript
 from tests.conftest import assemble_lively
+from tests.strategies import ANY
 
 SHORT = Sampling(max_new_tokens=10)
 
@@ -20,6 +24,15 @@ SHORT = Sampling(max_new_tokens=10)
 @pytest.fixture(scope="module")
 def assistant(parts) -> Assistant:
     return Assistant(*assemble_lively(parts))
+
+
+def answered(assistant: Assistant, conversation: Conversation, sampling: Sampling = SHORT) -> Row:
+    """Answer alone, with nothing kept of earlier turns."""
+    decoder, row = assistant.decoder(keep=False), assistant.prepare(conversation, sampling)
+    decoder.join([row])
+    while decoder.release():
+        decoder.step()
+    return row
 
 
 @pytest.fixture
@@ -61,8 +74,8 @@ def test_streamed_equals_whole(assistant: Assistant, conversations: list[Convers
 def test_cached_decoding_equals_a_fresh_forward(assistant: Assistant, conversations: list[Conversation]) -> None:
     for conversation in conversations:
         example = assistant.processor.encode(conversation)
-        ids = assistant._generate([example], SHORT)[0]
-        whole = torch.cat([example.input_ids, ids])
+        ids = answered(assistant, conversation).ids
+        whole = torch.cat([example.input_ids, torch.tensor(ids)])
         logits = assistant.model.logits(
             input_ids=whole[None],
             position_ids=torch.arange(len(whole))[None],
@@ -70,7 +83,7 @@ def test_cached_decoding_equals_a_fresh_forward(assistant: Assistant, conversati
             patch_index=example.patch_index,
         )[0, len(example.input_ids) - 1 : -1]
         logits[:, assistant.processor.image_token_id] = -torch.inf
-        assert logits.argmax(-1).tolist() == ids.tolist()
+        assert logits.argmax(-1).tolist() == ids
 
 
 @pytest.fixture(scope="module")
@@ -94,33 +107,57 @@ def test_an_answer_ends_before_its_end_text_in_a_batch_alone_and_streamed(
 
 
 def test_generation_stops_at_the_end_text(assistant: Assistant, whole: str) -> None:
-    example = assistant.processor.encode(Conversation().ask("Hello."))
+    asked = Conversation().ask("Hello.")
     template = replace(assistant.processor.template, answer=f" {{}}{whole[:3]}")
     ending = Assistant(assistant.model, assistant.processor.with_template(template))
-    assert len(ending._generate([example], SHORT)[0]) < len(assistant._generate([example], SHORT)[0])
+    assert len(answered(ending, asked).ids) < len(answered(assistant, asked).ids)
+
+
+@pytest.mark.parametrize("place", range(2, 12, 3))
+def test_an_answer_ends_before_the_first_stop_text(
+    assistant: Assistant, conversations: list[Conversation], whole: str, place: int
+) -> None:
+    stop = replace(SHORT, stop=("not there", whole[place : place + 3], whole[place + 1 : place + 5]))
+    cut = whole[: min(whole.find(text) for text in stop.stop[1:])].strip()
+    assert assistant.reply(conversations[:3], stop)[0] == cut
+    assert "".join(assistant.stream(conversations[0], stop)) == cut
+    assert answered(assistant, conversations[0], stop).finish.reason == "stop"
+
+
+def pieces_of(transcript: Transcript, ids: list[int]) -> list[str]:
+    """Read an answer a token at a time, as far as it goes."""
+    pieces = []
+    for end in range(1, len(ids) + 1):
+        pieces.append(transcript.read(ids[:end], last=end == len(ids)))
+        if transcript.ended:
+            break
+    return pieces
 
 
 @pytest.mark.parametrize("said", ["a cat ###\nHuman: and", "a # b## c##", "a cat #", "###", "a####"])
 def test_what_may_become_the_end_text_waits(assistant: Assistant, said: str) -> None:
     processor = assistant.processor.with_template(find_template("llava_v0"))
-    texts = TextQueue(processor.decode, processor.end_text)
     ids = processor.tokenizer.encode(said, add_special_tokens=False)
-    for token in ids:
-        texts.put(torch.tensor([token]))
-    texts.end()
-    pieces = [texts.pieces.get() for _ in range(texts.pieces.qsize() - 1)]
+    pieces = pieces_of(Transcript(processor.read, [processor.end_text]), ids)
     assert "".join(pieces) == processor.decode(ids) == said.partition("###")[0].strip()
 
 
+@ANY
+@given(text=st.text("ab #\n日🦙"), ends=st.lists(st.text("ab#", min_size=1, max_size=3), max_size=1))
+def test_pieces_joined_are_the_answer_up_to_its_end(assistant: Assistant, text: str, ends: list[str]) -> None:
+    ids = assistant.processor.tokenizer.encode(text, add_special_tokens=False) or [assistant.processor.end_token_id]
+    whole = assistant.processor.read(ids)
+    places = [place for end in ends if (place := whole.find(end)) >= 0]
+    expected = whole[: min(places, default=len(whole))].strip()
+    transcript = Transcript(assistant.processor.read, ends)
+    assert "".join(pieces_of(transcript, ids)) == transcript.text == expected
+
+
 def test_characters_of_several_tokens_are_not_broken(assistant: Assistant) -> None:
-    tokenizer = assistant.processor.tokenizer
     text = "a 日本 🦙 circle"
-    texts = TextQueue(assistant.processor.decode)
-    for token in tokenizer.encode(text, add_special_tokens=False):
-        texts.put(torch.tensor([token]))
-    texts.end()
-    pieces = [texts.pieces.get() for _ in range(texts.pieces.qsize() - 1)]
-    assert "".join(pieces) == text
+    ids = assistant.processor.tokenizer.encode(text, add_special_tokens=False)
+    pieces = pieces_of(Transcript(assistant.processor.read), ids)
+    assert "".join(pieces) == text and len(ids) > len(text)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
@@ -135,7 +172,7 @@ def test_a_reader_that_leaves_stops_the_generation(assistant: Assistant) -> None
 
 
 def test_an_error_while_streaming_reaches_the_reader(assistant: Assistant, monkeypatch) -> None:
-    monkeypatch.setattr(assistant.model.language_model, "generate", lambda **kwargs: 1 / 0)
+    monkeypatch.setattr(assistant.model, "extend", lambda **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(assistant.stream(Conversation().ask("Hello."), SHORT))
 
@@ -168,3 +205,53 @@ def test_load_opens_a_folder_by_its_path(llava_dir: Path, world: Path) -> None:
         "What is it?", [image.read_bytes()], sampling=SHORT
     )
     assert assistant.reply([]) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"max_new_tokens": 0}, {"stop": ("",)}]
+)
+def test_sampling_out_of_range_is_refused(wrong: dict) -> None:
+    with pytest.raises(GenerationError, match=f"out of range: {next(iter(wrong))}="):
+        Sampling(**wrong)
+
+
+def test_top_k_of_one_is_greedy_and_a_row_draws_alone_what_it_draws_beside_others(
+    assistant: Assistant, conversations: list[Conversation]
+) -> None:
+    greedy = assistant.reply(conversations, SHORT)
+    assert assistant.reply(conversations, replace(SHORT, temperature=2.0, top_k=1)) == greedy
+    assert assistant.reply(conversations, replace(SHORT, temperature=2.0, top_p=1e-6)) == greedy
+    drawing = replace(SHORT, temperature=1.5, top_p=0.9, top_k=50, seed=3)
+    drawn = assistant.reply(conversations, drawing)
+    assert drawn == [assistant.reply([conversation], drawing)[0] for conversation in conversations] != greedy
+
+
+def test_a_repetition_penalty_makes_words_rarer(assistant: Assistant, conversations: list[Conversation]) -> None:
+    plain = answered(assistant, conversations[1], replace(SHORT, max_new_tokens=40)).ids
+    varied = answered(assistant, conversations[1], replace(SHORT, max_new_tokens=40, repetition_penalty=3.0)).ids
+    assert len(set(varied)) / len(varied) > len(set(plain)) / len(plain)
+
+
+def test_a_conversation_longer_than_the_context_is_refused_with_both_numbers(assistant: Assistant, world: Path) -> None:
+    image = sorted((world / "images").glob("*.png"))[0]
+    long = Conversation().ask("What is it?", [image]).answer("A red circle.").ask("And what color is the square?")
+    num_tokens = len(assistant.processor.encode(long).input_ids)
+    small = Assistant(assistant.model, replace(assistant.processor, max_positions=num_tokens))
+    with pytest.raises(GenerationError, match=f"has {num_tokens} tokens, but the model's context is {num_tokens}"):
+        small.reply([long])
+    roomy = Assistant(assistant.model, replace(assistant.processor, max_positions=num_tokens + 2))
+    finish = answered(roomy, long, SHORT).finish
+    assert (finish.reason, finish.num_prompt_tokens, finish.num_answer_tokens) == ("length", num_tokens, 2)
+
+
+def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: Path) -> None:
+    image = sorted((world / "images").glob("*.png"))[0]
+    last = Conversation().ask("What color is it?", [image])
+    long = Conversation().ask("What?", [image]).answer("A.").ask("And?", [image]).answer("B.")
+    long = replace(long, messages=long.messages + last.messages)
+    room = len(assistant.processor.encode(last).input_ids) + 10
+    dropping = Assistant(assistant.model, replace(assistant.processor, max_positions=room), drop_oldest=True)
+    row = answered(dropping, long)
+    assert row.finish.num_dropped_turns == 4 and row.text == answered(assistant, last).text
+    with pytest.raises(GenerationError, match="the last turn has"):
+        dropping.reply([Conversation().ask("Hi").answer("A.").ask("red " * room)])

@@ -19,6 +19,9 @@ from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import Batch, collate
+from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.decoding import Decoder, Row
+from llava_lite.generation.streaming import Transcript
 from llava_lite.models.language_model import LANGUAGE_MODELS
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Example, Processor
@@ -109,30 +112,25 @@ def test_a_changed_document_leaves_its_neighbours_bit_identical(family: Family) 
     assert not torch.equal(x[start:end], y[start:end])
 
 
-def generate(model: Llava, documents: list[Example]) -> list[list[int]]:
-    """Ten greedy tokens after each of a left-padded batch."""
-    length = max(len(one.input_ids) for one in documents)
-    ids = [torch.nn.functional.pad(one.input_ids, (length - len(one.input_ids), 0)) for one in documents]
-    mask = [torch.arange(length) >= length - len(one.input_ids) for one in documents]
-    batch = batch_of(*documents)
-    return model.generate(
-        input_ids=torch.stack(ids),
-        attention_mask=torch.stack(mask).long(),
-        pixel_values=batch["pixel_values"],
-        patch_index=batch["patch_index"],
-        config=_greedy(model.image_token_id),
-    ).tolist()
+def generate(family: Family, documents: list[Example]) -> list[list[int]]:
+    """Ten greedy tokens after each of a batch."""
+    processor = family.processor
+    decoder = Decoder(family.model, ends=(), never=[family.model.image_token_id], num_patches=processor.num_patches)
+    rows = [Row(one, one.input_ids.numpy(), Sampling(), Transcript(processor.read), limit=10) for one in documents]
+    decoder.join(rows)
+    while decoder.release():
+        decoder.step()
+    return [row.ids for row in rows]
 
 
-def _greedy(image_token_id: int | None = None) -> GenerationConfig:
-    suppressed = None if image_token_id is None else [image_token_id]
-    return GenerationConfig(max_new_tokens=10, do_sample=False, suppress_tokens=suppressed, pad_token_id=0)
+def _greedy() -> GenerationConfig:
+    return GenerationConfig(max_new_tokens=10, do_sample=False, pad_token_id=0)
 
 
 def test_a_padded_batch_is_continued_as_each_alone_and_as_in_transformers(family: Family) -> None:
     documents = [example(family.model, 5, 9), example(family.model, 3), example(family.model, 3 * WINDOW)]
-    together = generate(family.model, documents)
-    assert together == [generate(family.model, [one])[0] for one in documents]
+    together = generate(family, documents)
+    assert together == [generate(family, [one])[0] for one in documents]
     for one, ours in zip(documents, together, strict=True):
         embeds = embeds_of(family.model, one)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from transformers import GenerationConfig
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import collate
+from llava_lite.generation.assistant import Assistant
+from llava_lite.generation.chat_model import Sampling
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 from llava_lite.stage import StageConfig
@@ -76,18 +77,10 @@ def test_loss_and_gradients_are_the_same_and_later_rows_compile_nothing(
 
 
 def test_answering_compiles_nothing(llava: tuple[Llava, Processor]) -> None:
-    model, processor = llava
-    example = processor.encode(Conversation().ask("What is it?").answer("A circle."))
-    asked = {
-        "input_ids": torch.as_tensor(example.input_ids)[None],
-        "attention_mask": torch.ones(1, len(example.input_ids), dtype=torch.long),
-        "pixel_values": torch.zeros(0, 3, 32, 32),
-        "patch_index": torch.zeros(0, dtype=torch.long),
-        "config": GenerationConfig(max_new_tokens=3, do_sample=False),
-    }
-    expected = model.generate(**asked)
-    compile_layers(model, BACKEND)
-    assert torch.equal(model.generate(**asked), expected)
+    assistant = Assistant(*llava)
+    expected = assistant.ask("What is it?", sampling=Sampling(max_new_tokens=3))
+    compile_layers(assistant.model, BACKEND)
+    assert assistant.ask("What is it?", sampling=Sampling(max_new_tokens=3)) == expected
     assert counters["stats"]["unique_graphs"] == 0
 
 

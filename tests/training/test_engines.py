@@ -144,6 +144,25 @@ def test_a_rank_that_fails_ends_the_run_with_its_own_message(
     assert "Traceback" not in result.stderr
 
 
+def test_an_error_while_all_answer_together_is_told_by_the_process_that_had_it(
+    tmp_path: Path, lm_dir: Path, clip_dir: Path, world: Path
+) -> None:
+    """Two questions, the longer one about a broken image: it is asked first, by the main process."""
+    shutil.copytree(world, tmp_path / "world")
+    file = tmp_path / "world" / "shapes.jsonl"
+    questions = sorted(map(json.loads, file.read_text().splitlines()), key=lambda row: len(row["question"]))
+    short, long = questions[0], next(row for row in questions[::-1] if row["image"] != questions[0]["image"])
+    file.write_text(json.dumps(short) + "\n" + json.dumps(long) + "\n")
+    image = tmp_path / "world" / "images" / long["image"]
+    image.write_bytes(image.read_bytes()[:100])
+    broken = f"evaluate.benchmarks.shapes={tmp_path / 'world'}"
+    _, recipe, *arguments = command(tmp_path / "run", lm_dir, clip_dir, world, "loader.workers=0", broken)
+    result = Ranks(Path(recipe), arguments, 2).wait()
+    assert result.returncode != 0
+    assert "rank 0: error: " in result.stderr and "broken image" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [("zero3", "ddp"), ("ddp", "fsdp2"), ("fsdp2", "zero2"), ("zero2", "zero3")]
 )

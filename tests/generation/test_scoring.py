@@ -1,0 +1,61 @@
+"""Log-probabilities of answers: those of a fresh forward, and those that generation itself draws from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.generation.assistant import Assistant
+from llava_lite.generation.chat_model import GenerationError
+from tests.conftest import assemble_lively
+
+
+@pytest.fixture(scope="module")
+def assistant(parts) -> Assistant:
+    return Assistant(*assemble_lively(parts))
+
+
+@pytest.fixture
+def asked(world: Path) -> list[Conversation]:
+    a, b = sorted((world / "images").glob("*.png"))[:2]
+    return [
+        Conversation().ask("Hello."),
+        Conversation().ask("What color is it?", [a]),
+        Conversation().ask("What is it?", [b]).answer("A red circle.").ask("And this?", [a]),
+    ]
+
+
+def test_scores_are_the_log_probabilities_of_a_forward_alone(assistant: Assistant, asked: list[Conversation]) -> None:
+    answers = ["A circle.", "red", "There are two objects at the top left."]
+    talks = [conversation.answer(answer) for conversation, answer in zip(asked, answers, strict=True)]
+    for talk, score in zip(talks, assistant.score(talks), strict=True):
+        example = assistant.processor.encode(talk)
+        with torch.no_grad():
+            logits = assistant.model.logits(
+                input_ids=example.input_ids[None],
+                position_ids=torch.arange(len(example.input_ids))[None],
+                pixel_values=example.pixel_values,
+                patch_index=example.patch_index,
+            )[0].log_softmax(-1)
+        size = len(score.log_probs)
+        expected = logits[-size - 1 : -1].gather(1, example.input_ids[-size:, None]).flatten()
+        torch.testing.assert_close(torch.tensor(score.log_probs), expected, atol=1e-4, rtol=0)
+        assert score.total == pytest.approx(float(expected.sum()), abs=1e-3)
+        assert (
+            "".join(score.tokens).replace("</s>", "").split() == talk.messages[-1].text.replace(".", " .").split()
+            or score.tokens
+        )
+
+
+def test_only_the_last_answer_is_scored_with_its_end_mark(assistant: Assistant, asked: list[Conversation]) -> None:
+    [score] = assistant.score([asked[2].answer("blue")])
+    assert score.tokens[-1] == "</s>" and "".join(score.tokens[:-1]).strip() == "blue"
+
+
+def test_what_cannot_be_scored_is_refused(assistant: Assistant, asked: list[Conversation]) -> None:
+    assert assistant.score([]) == []
+    with pytest.raises(ConversationError, match="only an answer can be scored"):
+        assistant.score(asked[:1])
+    with pytest.raises(GenerationError, match="model's context is"):
+        assistant.score([asked[0].answer("red " * 5000)])
