@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from llava_lite.conversation.message import ConversationError
-from llava_lite.generation.chat_model import Busy
+from llava_lite.generation.chat_model import Busy, Closed, TooLong
 from llava_lite.images.loading import ImageError
 
 RETRY_AFTER = {"Retry-After": "1"}
@@ -52,6 +52,10 @@ def refusal_of(error: Exception) -> Refusal | None:
         return error
     if isinstance(error, Busy):
         return Refusal(str(error), status=429, code="rate_limit_exceeded", headers=RETRY_AFTER)
+    if isinstance(error, Closed):
+        return Refusal(str(error), status=503, code="unavailable")
+    if isinstance(error, TooLong):
+        return Refusal(str(error), param="messages", code="context_length_exceeded")
     if isinstance(error, ImageError):
         return Refusal(str(error), param="messages", code="invalid_image")
     if isinstance(error, ConversationError):
