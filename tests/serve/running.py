@@ -86,6 +86,16 @@ def read_reply(connection: socket.socket) -> Reply:
     return Reply(int(status.split()[1]), headers, body)
 
 
+def read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    """Read until something has been said, or fail where the stream ends before."""
+    data = b""
+    while wanted not in data:
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
 def unchunked(data: bytes) -> bytes:
     body = b""
     while data:
@@ -109,6 +119,12 @@ def running(model: SharedModel, config: ServerConfig) -> Iterator[Address]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def is_idle(model: SharedModel) -> bool:
+    """Whether no place is taken."""
+    load = model.load()
+    return (load.num_answering, load.num_waiting) == (0, 0)
 
 
 def wait_for(condition: Any, seconds: float = 20.0) -> None:
