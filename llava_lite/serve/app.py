@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava_lite.generation.chat_model import SharedModel
+from llava_lite.serve.body import drop_body
 from llava_lite.serve.completions import Completions
 from llava_lite.serve.config import ServerConfig
 from llava_lite.serve.errors import Refusal, broken, of_status, to_json
@@ -74,6 +75,7 @@ class KeyCheck:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+            await drop_body(receive)
             await _response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -53,6 +57,12 @@ class Address:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def listens(self) -> bool:
+        try:
+            return self.send("GET", "/health").status == 200
+        except OSError:
+            return False
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
         """Send one request and read its answer until the server closes."""
@@ -133,6 +143,13 @@ def wait_for(condition: Any, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def start_verb(model: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    """Run `llava-lite serve` on a free port, which it tells on its standard error."""
+    script = "from llava_lite.cli import main; main()"
+    command = [sys.executable, "-c", script, "serve", str(model), "--port", "0", "--name", "tiny", *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
 
 
 def question(text: str = "What is it?", **fields: object) -> dict[str, object]:
