@@ -113,29 +113,27 @@ LEAVING = ("in the body", "before the answer", "in the stream", "with a reset", 
 
 def storm(address: Address, kinds: dict[str, tuple[bytes, int]], count: int, seed: int) -> Counter[int]:
     """Send so many requests, several at a time; return how often each status came, 0 for clients that left."""
-    statuses: Counter[int] = Counter()
 
-    def ask(number: int) -> None:
+    def ask(number: int) -> Counter[int]:
         draw = random.Random(seed * 10_000 + number)
         name = draw.choice([*kinds, *LEAVING])
         if name in LEAVING:
             come_and_go(address, kinds["text"][0], name, draw)
-            statuses[0] += 1
-            return
+            return Counter({0: 1})
         body, status = kinds[name]
+        statuses: Counter[int] = Counter({status: 1})
         while (reply := address.send("POST", CHAT, body)).status == 429:
             statuses[429] += 1
             time.sleep(draw.uniform(0.02, 0.1))
-        statuses[status] += 1
         assert reply.status == status, (name, reply)
         if reply.status != 200:
             assert reply.error["message"]
         elif b"text/event-stream" in reply.headers["content-type"].encode():
             assert reply.body.endswith(b"data: [DONE]\n\n")
+        return statuses
 
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-        list(pool.map(ask, range(count)))
-    return statuses
+        return sum(pool.map(ask, range(count)), Counter())
 
 
 def state(pid: int) -> dict[str, int]:
