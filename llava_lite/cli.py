@@ -318,6 +318,62 @@ def chat(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="What clients call the model.  [default: its folder's name]")] = None,
+    max_answering: Annotated[int, typer.Option(min=1, help="Answers made at the same time.")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for one of these places.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 1024,
+    max_images: Annotated[int, typer.Option(min=0, help="Most images of a request.")] = 16,
+    max_body_mib: Annotated[int, typer.Option(min=1, help="Largest request, images included.")] = 32,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a request is answered.")] = 600.0,
+    drop_oldest: Annotated[
+        bool, typer.Option("--drop-oldest", help="Leave out the first turns of what is too long, and say so.")
+    ] = False,
+    allow_fetch: Annotated[bool, typer.Option("--allow-fetch", help="Fetch images from public addresses.")] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="With --allow-fetch: from this machine and private networks too.")
+    ] = False,
+    allow_files: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Read images below this folder, as file:///DIR/image.png.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Web pages of this origin may ask; may be given several times.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Holds the key to be shown.  [default: $LLAVA_LITE_API_KEY, if set]")
+    ] = None,
+) -> None:
+    """Serve a model to OpenAI's clients, at http://HOST:PORT/v1."""
+    from llava_lite.serve.config import ServerConfig, read_api_key
+    from llava_lite.serve.server import listen
+    from llava_lite.serve.server import serve as run
+
+    config = ServerConfig(
+        model_name=name or Path(model).name,
+        max_new_tokens=max_new_tokens,
+        max_images=max_images,
+        max_body_bytes=max_body_mib * 2**20,
+        timeout=timeout,
+        allow_fetch=allow_fetch,
+        allow_private=allow_private,
+        files_dir=allow_files,
+        api_key=read_api_key(api_key_file),
+        allow_origins=tuple(allow_origin or ()),
+    )
+    with listen(host, port) as listening:  # before torch takes its seconds, and weights their minutes
+        import llava_lite
+        from llava_lite import distributed
+        from llava_lite.generation.batching import Batcher
+
+        distributed.start()
+        assistant = llava_lite.load(model)
+        run(Batcher(assistant, max_answering=max_answering, max_waiting=max_waiting), config, listening)
+
+
+@app.command()
 def merge(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="A folder that finetuning with lora wrote.")],
     out: Annotated[Path, typer.Argument(help="A new folder for the whole model.")],

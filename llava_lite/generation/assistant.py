@@ -12,7 +12,7 @@ from llava_lite import distributed
 from llava_lite.checkpoint.folder import load as load_checkpoint
 from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.message import Conversation, ConversationError
-from llava_lite.generation.chat_model import GenerationError, Sampling, Score
+from llava_lite.generation.chat_model import Sampling, Score, TooLong
 from llava_lite.generation.decoding import Decoder, Row
 from llava_lite.generation.kept import Conversations, fingerprint
 from llava_lite.generation.scoring import score_answers
@@ -160,7 +160,7 @@ class Assistant:
         num_dropped = len(conversation.messages) - len(shorter.messages)
         if num_tokens >= most:
             what = "the last turn" if num_dropped else "the conversation"
-            raise GenerationError(
+            raise TooLong(
                 f"{what} has {num_tokens} tokens, but the model's context is {most}, the answer included; "
                 "say less, show fewer images or start anew"
             )
@@ -173,7 +173,5 @@ class Assistant:
         example = self.processor.encode(conversation)
         most = self.processor.max_positions
         if most is not None and len(example.input_ids) > most:
-            raise GenerationError(
-                f"the conversation has {len(example.input_ids)} tokens, but the model's context is {most}"
-            )
+            raise TooLong(f"the conversation has {len(example.input_ids)} tokens, but the model's context is {most}")
         return example

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from llava_lite import distributed
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.assistant import Assistant
-from llava_lite.generation.chat_model import Busy, Event, Finish, GenerationError, Load, Sampling, Ticket
+from llava_lite.generation.chat_model import Busy, Closed, Event, Finish, Load, Sampling, Ticket
 from llava_lite.generation.decoding import Row
 
 
@@ -112,6 +112,7 @@ class Batcher:
 
     def load(self) -> Load:
         with self._changed:
+            self._refuse_if_closed()
             return Load(
                 len(self._answering), len(self._waiting) + self._preparing, self._max_answering, self._max_waiting
             )
@@ -124,8 +125,8 @@ class Batcher:
         self._thread.join()
 
     def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise GenerationError("the model has been closed; start it again")
+        if self._closed or not self._thread.is_alive():
+            raise Closed("the model has been closed; start it again")
 
     def _work(self) -> None:
         while self._wait():
@@ -154,14 +155,13 @@ class Batcher:
         """Give those who wait their places, in turn; those who have gone meanwhile are let go."""
         joining = []
         with self._changed:
+            for asked in [asked for asked in self._waiting if asked.cancelled]:
+                self._waiting.remove(asked)
+                asked.row.cancel()
+                asked.tell_all()
             while self._waiting and len(self._answering) < self._max_answering:
-                asked = self._waiting.popleft()
-                if asked.cancelled:
-                    asked.row.cancel()
-                    asked.tell_all()
-                else:
-                    joining.append(asked)
-                    self._answering.append(asked)
+                joining.append(asked := self._waiting.popleft())
+                self._answering.append(asked)
         return joining
 
     def _advance(self, joining: Sequence[_Asked]) -> None:

@@ -21,12 +21,16 @@ class Busy(GenerationError):
     """As many are waiting for an answer as may wait; ask again later."""
 
 
+class Closed(GenerationError):
+    """A shared model that answers no more."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How an answer is drawn. Greedy by default.
 
     max_new_tokens: the longest answer; it ends earlier where the model's context does
-    temperature: 0 takes the likeliest token each time
+    temperature: 0 takes the likeliest token each time; else at least 1e-6, so that the logits stay numbers
     top_p, top_k: draw only from the likeliest tokens that together have this probability; from so many (0: all)
     repetition_penalty: above 1, what was said before becomes less likely (Keskar et al., 2019)
     seed:   of the drawing; the answer depends on it and not on what else is answered at the time
@@ -44,10 +48,10 @@ class Sampling:
     def __post_init__(self) -> None:
         bounds = {
             "max_new_tokens": self.max_new_tokens >= 1,
-            "temperature": 0 <= self.temperature <= 100,
+            "temperature": self.temperature == 0 or 1e-6 <= self.temperature <= 100,
             "top_p": 0 < self.top_p <= 1,
             "top_k": self.top_k >= 0,
-            "repetition_penalty": 0 < self.repetition_penalty <= 100,
+            "repetition_penalty": 1e-3 <= self.repetition_penalty <= 100,
             "stop": all(self.stop),
         }
         if wrong := [f"{name}={getattr(self, name)!r}" for name, right in bounds.items() if not right]:
@@ -138,12 +142,12 @@ class SharedModel(ChatModel, Protocol):
         """Ask without waiting. `listen` gets the Events, in order, from another thread, and must return at once.
 
         Opens the conversation's images and writes its prompt before it returns, so that what is wrong with them is
-        raised here: ConversationError, ImageError, ProcessorError, GenerationError; Busy where too many wait.
+        raised here: ConversationError, ImageError, ProcessorError, GenerationError; Busy where too many wait; Closed.
         """
         ...
 
     def load(self) -> Load:
-        """Tell how much there is to do."""
+        """Tell how much there is to do. Raises Closed where nothing is done any more."""
         ...
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.batching import Batcher
-from llava_lite.generation.chat_model import Busy, Event, Finish, GenerationError, Sampling
+from llava_lite.generation.chat_model import Busy, Closed, Event, Finish, Sampling, TooLong
 from llava_lite.images.loading import ImageError
 from tests.conftest import assemble_lively
 
@@ -130,6 +130,18 @@ def test_a_cancelled_answer_frees_its_place(batcher: Batcher, alone: Assistant, 
     wait_for(batcher, IDLE)
 
 
+def test_one_who_waits_and_goes_frees_the_place_at_once(batcher: Batcher, talks: list[Conversation]) -> None:
+    tickets = [batcher.submit(talks[0], ENDLESS, Listener()) for _ in range(4)]
+    tickets.append(batcher.submit(talks[1], SHORT, gone := Listener()))
+    wait_for(batcher, (3, 2))
+    tickets[4].cancel()
+    assert gone.wait()[1].reason == "cancelled"
+    assert load_of(batcher) == (3, 1)
+    for ticket in tickets:
+        ticket.cancel()
+    wait_for(batcher, IDLE)
+
+
 def test_a_reader_that_leaves_a_stream_frees_its_place(batcher: Batcher, talks: list[Conversation]) -> None:
     steps = []
     hook = batcher._assistant.model.language_model.register_forward_hook(lambda *args: steps.append(1))
@@ -146,7 +158,7 @@ def test_what_is_wrong_with_a_conversation_is_raised_at_once(batcher: Batcher, t
         batcher.submit(talks[0].answer("a"), SHORT, Listener())
     with pytest.raises(ImageError):
         batcher.submit(Conversation().ask("a", [b"no image"]), SHORT, Listener())
-    with pytest.raises(GenerationError, match="context"):
+    with pytest.raises(TooLong, match="context"):
         batcher.submit(Conversation().ask("red " * 5000), SHORT, Listener())
     assert load_of(batcher) == IDLE
 
@@ -205,6 +217,8 @@ def test_closing_ends_all_and_its_thread(alone: Assistant, talks: list[Conversat
         batcher.submit(talks[0], ENDLESS, listener)
     batcher.close()
     assert [listener.wait()[1].reason for listener in listeners] == ["cancelled", "cancelled"]
-    assert threading.active_count() == before and load_of(batcher) == IDLE
-    with pytest.raises(GenerationError, match="closed"):
+    assert threading.active_count() == before
+    with pytest.raises(Closed):
         batcher.submit(talks[0], SHORT, Listener())
+    with pytest.raises(Closed):
+        batcher.load()
