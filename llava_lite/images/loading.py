@@ -47,7 +47,7 @@ def load_image(source: object) -> PilImage.Image:
     holds in 32 bits, as which it opens 16-bit PGM.
 
     Raises ImageError that names the source for a missing, truncated or unreadable file, for more than MAX_BYTES, for a
-    side of more than MAX_SIDE pixels or MAX_RATIO times the other, for http(s) addresses, which are not fetched, and
+    side of more than MAX_SIDE pixels or MAX_RATIO times the other, for addresses, which `fetch_image` fetches, and
     for greys that have no agreed white: floating-point numbers, and integers of more than 16 bits.
     """
     with _opened(source) as image:
@@ -88,7 +88,7 @@ def _open_file(source: object, name: str) -> BinaryIO:
     elif isinstance(source, str) and source.startswith("data:"):
         file = io.BytesIO(_decode_data_uri(source))
     elif isinstance(source, str) and "://" in source:
-        raise ImageError(f"{name}: addresses are not fetched; download the image and give its path")
+        raise ImageError(f"{name}: addresses are not fetched here; give what llava_lite.fetch_image returns, or a file")
     elif isinstance(source, FileSlice):
         file = io.BytesIO(_read_slice(source, name))
     elif isinstance(source, str | Path):
