@@ -24,6 +24,8 @@ MAX_SIDE = 10_000
 MAX_RATIO = 200
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # PIL knows more, among them EPS, which runs Ghostscript
 
+_EVERYWHERE = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how files begin that every program opens: PNG and JPEG
+
 
 class ImageError(ValueError):
     """A picture that cannot be opened: missing, broken, too large, or from a place that is not read."""
@@ -58,6 +60,22 @@ def image_size(source: object) -> tuple[int, int]:
     """Return (width, height) of what `load_image` would return, from the header alone; raises as it does."""
     with _opened(source) as image:
         return image.size
+
+
+def image_file(source: object) -> bytes:
+    """Return a picture as a file that any other program opens; raises as `load_image` does.
+
+    What is a PNG or JPEG stays as it is, byte for byte; all else becomes a PNG of the pixels that `load_image` returns.
+    """
+    image = load_image(source)
+    if not isinstance(source, PilImage.Image):
+        with _open_file(source, _name(source)) as file:
+            data = file.read()
+        if data.startswith(_EVERYWHERE):
+            return data
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return png.getvalue()
 
 
 @contextmanager
