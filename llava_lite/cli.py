@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+MODEL = "A checkpoint folder, a hub id, or the address of a server: http://HOST:PORT[/v1][#NAME]."
+
 
 class Door(TyperGroup):
     """Run every verb behind `report_mistakes`, before typer would turn an interruption into exit code 1."""
@@ -88,7 +90,7 @@ def train(
 @app.command()
 def eval(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Benchmarks, see `llava-lite list`.")],
-    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
+    model: Annotated[str, typer.Option(help=MODEL)],
     data: Annotated[Path, typer.Option(help="The benchmark's files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/eval/MODEL/NAME]")] = None,
     mode: Annotated[str, typer.Option(help="One or several of normal, blind, shuffled, with commas.")] = "normal",
@@ -110,7 +112,7 @@ def eval(
         modes=mode.split(","),
         limit=limit,
         batch_size=batch_size,
-        load=llava_lite.load,
+        load=llava_lite.open_model,
     )
 
 
@@ -276,19 +278,26 @@ def compare(
 
 @app.command()
 def ask(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     question: Annotated[str, typer.Argument()],
     image: Annotated[list[str] | None, typer.Option(help="A file or URL; may be given several times.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Let image URLs reach this machine and its network.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
 ) -> None:
     """Ask one question; the answer alone is printed."""
     import llava_lite
 
+    sources = [
+        llava_lite.fetch_image(source, allow_private=allow_private) if "://" in source else source
+        for source in image or []
+    ]
     with contextlib.redirect_stdout(sys.stderr):  # what libraries have to say is not the answer
-        assistant = llava_lite.load(model)
         sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
-        answer = assistant.ask(question, images=image or [], sampling=sampling)
+        conversation = llava_lite.Conversation().ask(question, sources)
+        answer = llava_lite.open_model(model).reply([conversation], sampling)[0]
     print(answer)
 
 

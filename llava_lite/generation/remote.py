@@ -1,13 +1,12 @@
 """A model behind any OpenAI-compatible endpoint (vLLM, SGLang, `llava-lite serve`, ...) as a ChatModel.
 
-The official client asks, waits and tries again; what comes back is read here as plain JSON, because that client makes
-its objects of whatever a server says, unchecked. An answer is whole or an error: never a piece that looks like one.
+The official client asks, waits and tries again. What comes back is read as plain JSON (`completions`), because that
+client makes its objects of whatever a server says, unchecked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -15,14 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llava_lite.conversation.message import Conversation, ConversationError, Image
+from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.chat_model import GenerationError, Sampling, Score
-from llava_lite.images.loading import image_file
+from llava_lite.generation.completions import check_finish, read_answer, read_models, read_piece, short, write_request
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_WHOLE = ("stop", "length")  # how an answer ends that is one
 _REMEDIES = {
     401: "give the server's key as api_key or in OPENAI_API_KEY",
     403: "give the server's key as api_key or in OPENAI_API_KEY",
@@ -93,7 +91,7 @@ class RemoteChat:
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece. Stop reading to close the connection."""
         _check(conversation)
-        return self._pieces(self._request(conversation, sampling))
+        return self._pieces(write_request(self.model, conversation, sampling))
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Raise GenerationError: endpoints of chats do not tell how likely a given answer is."""
@@ -108,11 +106,11 @@ class RemoteChat:
         async def ask(client: AsyncOpenAI, i: int, conversation: Conversation) -> str:
             where = f"conversations[{i}]: {self.name}"
             async with places:
-                request = self._request(conversation, sampling)
+                request = write_request(self.model, conversation, sampling)
                 with _told(where):
                     response = await client.chat.completions.with_raw_response.create(**request)
                     text = response.text
-            return _answer(text, where)
+            return read_answer(text, where)
 
         async with self._async_client() as client:
             tasks = [asyncio.create_task(ask(client, *numbered)) for numbered in enumerate(conversations)]
@@ -129,42 +127,18 @@ class RemoteChat:
         finish = None
         with _told(self.name), self.client.chat.completions.create(**request, stream=True) as chunks:
             for chunk in chunks:
-                choice = _choice(chunk.to_dict(warnings=False) if isinstance(chunk, BaseModel) else chunk, self.name)
-                _check_refusal(choice.get("delta"), self.name)
-                finish = choice.get("finish_reason") or finish
-                match choice:
-                    case {"delta": {"content": str(piece)}} if piece:
-                        yield piece
-        _check_finish(finish, self.name)
-
-    def _request(self, conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
-        """Write a request down. What OpenAI's own endpoint does not know is named only where it is asked for."""
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": _messages(conversation),
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-        }
-        if sampling.stop:
-            request["stop"] = list(sampling.stop)
-        beyond: dict[str, float] = {}
-        if sampling.top_k:
-            beyond["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1:
-            beyond["repetition_penalty"] = sampling.repetition_penalty
-        return {**request, "extra_body": beyond} if beyond else request
+                body = chunk.to_dict(warnings=False) if isinstance(chunk, BaseModel) else chunk
+                piece, ended = read_piece(body, self.name)
+                finish = ended or finish
+                if piece:
+                    yield piece
+        check_finish(finish, self.name)
 
     def _only_model(self) -> str:
         where = f"{self.base_url}/models"
         with _told(where):
             text = self.client.models.with_raw_response.list().text
-        match _parse(text, where):
-            case {"data": list(rows)}:
-                names = [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
-            case body:
-                raise GenerationError(f"{where}: no list of models in {_short(body)}; name one: {self.base_url}#MODEL")
+        names = read_models(text, where)
         if len(names) != 1:
             raise GenerationError(f"{where}: serves {', '.join(names) or 'none'}; name one: {self.base_url}#MODEL")
         return names[0]
@@ -179,68 +153,9 @@ class RemoteChat:
         )
 
 
-def _messages(conversation: Conversation) -> list[Any]:
-    """Write a conversation as OpenAI's messages: words alone as a string, with images as parts in their order."""
-    messages: list[Any] = []
-    if conversation.system is not None:
-        messages.append({"role": "system", "content": conversation.system})
-    for message in conversation.messages:
-        content = [_part(part) for part in message.content] if message.images else message.text
-        messages.append({"role": message.role, "content": content})
-    return messages
-
-
-def _part(part: str | Image) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    data = image_file(part.source)
-    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
-    url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _answer(text: str, where: str) -> str:
-    """Read the answer from the text of a response. Raises GenerationError where there is none, or half of one."""
-    choice = _choice(_parse(text, where), where)
-    _check_refusal(choice.get("message"), where)
-    _check_finish(choice.get("finish_reason"), where)
-    match choice:
-        case {"message": {"content": str(answer)}}:
-            return answer
-    raise GenerationError(f"{where}: no words in the answer {_short(choice)}; see the server's log")
-
-
-def _parse(text: str, where: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise GenerationError(f"{where}: no JSON but {_short(text)}; check the address, /v1 included") from None
-
-
-def _choice(body: object, where: str) -> dict[str, Any]:
-    match body:
-        case {"choices": [dict(choice), *_]}:
-            return choice
-        case {"choices": [], "usage": dict()}:  # the last chunk of a stream, where figures were asked for
-            return {}
-    raise GenerationError(f"{where}: no answer in {_short(body)}; is this an OpenAI-compatible endpoint?")
-
-
 def _check(conversation: Conversation) -> None:
     if not conversation.awaits_answer:
         raise ConversationError("the conversation ends with an answer; ask something first")
-
-
-def _check_refusal(message: object, where: str) -> None:
-    match message:
-        case {"refusal": str(words)} if words:
-            raise GenerationError(f"{where}: refuses to answer: {_short(words)}; ask differently")
-
-
-def _check_finish(finish: object, where: str) -> None:
-    if finish not in _WHOLE:
-        ended = f"ended with finish_reason {finish!r}" if finish else "was cut off"
-        raise GenerationError(f"{where}: the answer {ended}, so it is not whole; see the server's log")
 
 
 @contextmanager
@@ -258,14 +173,14 @@ def _told(where: str) -> Iterator[None]:
                 words = json.dumps(body)
         remedy = _REMEDIES.get(error.status_code, "see the server's log")
         status = f"{error.status_code} {error.response.reason_phrase}".strip()
-        raise GenerationError(f"{where}: {status}: {_short(words)}; {remedy}") from None
+        raise GenerationError(f"{where}: {status}: {short(words)}; {remedy}") from None
     except openai.APITimeoutError:
         raise GenerationError(f"{where}: no answer in time; see the server's log, or allow a longer timeout") from None
     except openai.APIConnectionError as error:
         reason = f"the connection failed ({error.__cause__ or error})"
         raise GenerationError(f"{where}: {reason}; check that the server runs") from None
     except openai.APIError as error:  # told in the middle of a stream
-        raise GenerationError(f"{where}: {_short(error.message)}; see the server's log") from None
+        raise GenerationError(f"{where}: {short(error.message)}; see the server's log") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise GenerationError(f"{where}: broken JSON ({error}); see the server's log") from None
 
@@ -278,16 +193,10 @@ def _read_address(base_url: str) -> str:
     except ValueError:
         whole = False
     if not whole:
-        raise GenerationError(f"{_short(base_url.rpartition('@')[2])}: not an address; give http://HOST:PORT/v1")
+        raise GenerationError(f"{short(base_url.rpartition('@')[2])}: not an address; give http://HOST:PORT/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise GenerationError(
             f"{parts.scheme}://{parts.hostname}: an endpoint's address has no user, password, query or #; give its key "
             "as api_key or in OPENAI_API_KEY, and the model as model"
         )
     return f"{parts.scheme}://{parts.netloc}{parts.path or '/v1'}"
-
-
-def _short(words: object) -> str:
-    """Show the beginning of what a server said, on one line."""
-    text = " ".join((words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."

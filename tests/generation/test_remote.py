@@ -3,18 +3,21 @@
 import base64
 import io
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image as PilImage
 
+from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.conversation.message import Conversation, ConversationError, Image, Message
-from llava_lite.generation.chat_model import GenerationError, Sampling
+from llava_lite.generation.chat_model import ChatModel, GenerationError, Sampling
 from llava_lite.generation.opening import open_model
 from llava_lite.generation.remote import RemoteChat
 from llava_lite.images.loading import FileSlice, ImageError, load_image
@@ -443,6 +446,40 @@ def test_a_notebook_with_a_loop_of_its_own_can_ask() -> None:
         assert asyncio.run(cell()) == ["question 0", "question 1"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llava_lite.serve") is None, reason="no server yet")
+def test_our_own_server_answers_as_the_checkpoint_does(llava_dir: Path, world: Path) -> None:
+    pictures = sorted((world / "images").glob("*.png"))[:2]
+    asked = [
+        Conversation().ask("Hello."),
+        Conversation().ask("Compare them.", pictures),
+        Conversation().ask("What is it?", pictures[:1]).answer("A red circle.").ask("Are there two?", pictures[1:]),
+    ]
+    short = Sampling(max_new_tokens=10)
+    expected = open_model(str(llava_dir)).reply(asked, short)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = "from llava_lite.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", script, "serve", str(llava_dir), "--port", str(port)]) as server:
+        try:
+            model = wait_for(lambda: open_model(f"http://127.0.0.1:{port}"), server)
+            assert model.reply(asked, short) == expected
+            assert ["".join(model.stream(conversation, short)) for conversation in asked] == expected
+        finally:
+            server.terminate()
+
+
+def wait_for(open_it: Callable[[], ChatModel], server: subprocess.Popen) -> ChatModel:
+    """Try until the server is there."""
+    while True:
+        try:
+            return open_it()
+        except GenerationError:
+            assert server.poll() is None
+            time.sleep(0.2)
+
+
 # --- which model, and what it cannot
 
 
@@ -455,6 +492,12 @@ def test_the_only_model_of_an_endpoint_needs_no_name() -> None:
             assert model.name == f"{name} at {endpoint.url}"
             assert model.reply(questions(1)) == ["question 0"]
             assert endpoint.requests[-1].body["model"] == name
+
+
+def test_what_is_no_address_is_opened_as_a_checkpoint(llava_dir: Path, tmp_path: Path) -> None:
+    assert open_model(str(llava_dir)).name == str(llava_dir)
+    with pytest.raises(CheckpointError, match="nothing"):
+        open_model(str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize(("models", "told"), [(("a", "b/c"), "serves a, b/c"), ((), "serves none")])
