@@ -80,8 +80,9 @@ def read_models(text: str, where: str) -> list[str]:
 
 
 def short(words: object) -> str:
-    """Show the beginning of what a server said, on one line."""
-    text = " ".join((words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)).split())
+    """Show the beginning of what a server said, on one line and without what a terminal would obey."""
+    text = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+    text = "".join(filter(str.isprintable, " ".join(text.split())))
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 

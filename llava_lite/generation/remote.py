@@ -113,7 +113,7 @@ class RemoteChat:
             return read_answer(text, where)
 
         async with self._async_client() as client:
-            tasks = [asyncio.create_task(ask(client, *numbered)) for numbered in enumerate(conversations)]
+            tasks = [asyncio.create_task(ask(client, i, asked)) for i, asked in enumerate(conversations)]
             try:
                 return await asyncio.gather(*tasks)
             finally:

@@ -114,10 +114,10 @@ class _Fetch:
             raise TimeoutError from None
         if isinstance(found, Exception):
             raise found
-        for *_, place_ in found:
-            if not (self.allow_private or _is_public(ip_address(place_[0]))):
+        for *_, (address, *_) in found:
+            if not (self.allow_private or _is_public(ip_address(address))):
                 raise ImageError(
-                    f"{name}: {place_[0]} is no public address; download the image and give its path, or allow private "
+                    f"{name}: {address} is no public address; download the image and give its path, or allow private "
                     "addresses (allow_private=True, --allow-private)"
                 )
         return found
@@ -145,7 +145,8 @@ class _Fetch:
         if response.status in _REDIRECTS and location:
             return location
         if response.status != 200:
-            raise ImageError(f"{name}: the server answers {response.status} {response.reason}; check the address")
+            status = f"{response.status} {http.client.responses.get(response.status, '')}".strip()
+            raise ImageError(f"{name}: the server answers {status}; check the address")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise ImageError(f"{name}: comes compressed, which was not asked for; download the image and give its path")
         body = bytearray()
@@ -242,7 +243,7 @@ def _named(name: str, timeout: float) -> Iterator[None]:
 
 
 def _name(url: str) -> str:
-    """Name an address without what may be secret: a user, a password, a query."""
+    """Name an address without what may be secret (a user, a password, a query), and what a terminal would obey."""
     place, query, _ = url.partition("?")
-    place = re.sub("//[^/]*@", "//", place)
+    place = "".join(filter(str.isprintable, re.sub("//[^/]*@", "//", place)))
     return f"{place[:200]}{'...' if len(place) > 200 else ''}{'?...' if query else ''}"

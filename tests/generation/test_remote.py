@@ -290,6 +290,7 @@ def cut_body(handler: Handler) -> None:
         (say_text(f"<html>{'x' * 5000}", 502), "502 Bad Gateway: <html>xxx.*xxx\\.\\.\\.; see the server's log"),
         (say_text("nothing here", 404), "404 Not Found: nothing here; check the address, /v1 included, and the model"),
         (say_text('{"detail": "Not Found"}', 404, "application/json"), '404 Not Found: {"detail": "Not Found"}'),
+        (say_text("\x1b[2J\a no", 500), r"500 Internal Server Error: \[2J no; see"),
         (lambda handler: handler.cut(), "the connection failed"),
         (cut_body, "the connection failed"),
     ],

@@ -312,6 +312,8 @@ def test_as_many_bytes_as_the_limit_are_read(serve: Callable[..., Server]) -> No
     ("answer", "message"),
     [
         (says(b"HTTP/1.1 404 Not Found\r\n\r\n"), "the server answers 404 Not Found; check the address"),
+        (says(b"HTTP/1.1 403 \x1b[2J\r\n\r\n"), "the server answers 403 Forbidden; check"),
+        (redirect_to("http://\x1b[2J/"), r"redirected to http://\[2J/: not a whole address"),
         (says(b"HTTP/1.1 302 Found\r\n\r\n"), "the server answers 302 Found"),
         (says(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"), "comes compressed, which was not asked for"),
         (says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), "the answer is cut off; try again"),
