@@ -301,6 +301,12 @@ def test_more_bytes_than_the_limit_are_not_read(serve: Callable[..., Server], an
     assert len(sent) < 20
 
 
+def test_too_many_bytes_are_refused_as_they_are_announced(serve: Callable[..., Server]) -> None:
+    server = serve(says(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n", b"x", b"x", pause=1))
+    with pytest.raises(ImageError, match="larger than"):
+        fetch_image(server.url, allow_private=True, max_bytes=1000, timeout=0.5)
+
+
 def test_as_many_bytes_as_the_limit_are_read(serve: Callable[..., Server]) -> None:
     server = serve(picture)
     assert fetch_image(server.url, allow_private=True, max_bytes=len(PICTURE)) == PICTURE
@@ -383,19 +389,21 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_bears_the_name_and_not_the_address(
-    serve: Callable[..., Server], names: dict[str, list[str]], certificate: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Server], certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    port = serve(picture, context=context).server_address[1]
-    names["pictures.test"] = names["other.test"] = ["127.0.0.1"]
+    server = serve(picture, context=context)
+    there = RESOLVE(*server.server_address, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: there)
     with pytest.raises(ImageError, match=r"its certificate does not hold \(self.signed certificate\)"):
-        fetch_image(f"https://pictures.test:{port}/", allow_private=True)
+        fetch_image("https://pictures.test/", allow_private=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert fetch_image(f"https://pictures.test:{port}/", allow_private=True) == PICTURE
+    assert fetch_image("https://pictures.test/", allow_private=True) == PICTURE
+    assert [request.headers["Host"] for request in server.requests] == ["pictures.test"]
     for host in ("other.test", "127.0.0.1"):
         with pytest.raises(ImageError, match="its certificate does not hold"):
-            fetch_image(f"https://{host}:{port}/", allow_private=True)
+            fetch_image(f"https://{host}/", allow_private=True)
 
 
 def test_many_threads_fetch_at_once_and_none_is_left(serve: Callable[..., Server]) -> None:
