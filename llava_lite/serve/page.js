@@ -1,0 +1,435 @@
+// The life of the page at /: a conversation of exchanges, asked of the OpenAI-compatible API beside it.
+// What people or models wrote reaches the document as text, never as HTML; images leave it as their files' own bytes.
+
+const $ = (selector, inside = document) => inside.querySelector(selector);
+const limits = { bytes: Number(document.body.dataset.maxBodyBytes), images: Number(document.body.dataset.maxImages) };
+const kept = storage("localStorage"), held = storage("sessionStorage"); // the settings; the API key
+const main = $("main"), text = $("#text"), settings = $("#settings form");
+
+let exchanges = []; // {text, images: [{name, url, width, height}], answer, note, error, element}
+let pending = []; // images of the question being written
+let editing = null; // the exchange that the next question replaces
+let running = null; // the AbortController of the answer under way
+let model = null; // its name, once the server has told it
+
+// --- Asking ---------------------------------------------------------------------------------------------------------
+
+class Problem extends Error {
+  constructor(title, detail = "") {
+    super(detail);
+    this.title = title;
+  }
+}
+
+const TITLES = { 401: "The API key is missing or wrong.", 408: "It took too long.", 413: "Too large.", 429: "The model is busy.",
+  500: "Something broke in the server.", 503: "The server is not ready.", 504: "It took too long." };
+const UNREACHABLE = "The server cannot be reached.";
+
+async function send(path, options = {}) {
+  const headers = { ...options.headers, ...(held.key && { Authorization: `Bearer ${held.key}` }) };
+  const response = await fetch(path, { ...options, headers, cache: "no-store" });
+  $("#key").hidden = response.status !== 401;
+  if (response.ok) return response;
+  const detail = await response.json().then((body) => body.error.message, () => `It answered ${response.status}.`);
+  throw new Problem(TITLES[response.status] ?? "This cannot be answered.", detail);
+}
+
+async function* events(stream) {
+  let rest = "";
+  for await (const piece of pieces(stream.pipeThrough(new TextDecoderStream()))) {
+    const lines = (rest + piece).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line.trim() === "data: [DONE]") return;
+      if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
+    }
+  }
+  throw new Problem("The answer broke off.", "The connection to the server was lost.");
+}
+
+async function* pieces(stream) { // a stream is not yet iterable everywhere
+  const reader = stream.getReader();
+  for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+}
+
+function content({ text, images }) {
+  const parts = images.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  return parts.length ? [...parts, ...(text ? [{ type: "text", text }] : [])] : text;
+}
+
+function messages(asked) {
+  const { system } = read();
+  const turns = asked.flatMap((one) => [
+    { role: "user", content: content(one) },
+    { role: "assistant", content: one.answer },
+  ]);
+  return system ? [{ role: "system", content: system }, ...turns] : turns;
+}
+
+function sampling() {
+  const { temperature, top_p, max_tokens, seed } = read();
+  const drawn = { temperature: Number(temperature), top_p: Number(top_p), max_tokens: Number(max_tokens) };
+  return seed ? { ...drawn, seed: Number(seed) } : drawn;
+}
+
+const answered = () => exchanges.filter((one) => !one.error);
+
+async function answer(exchange) {
+  Object.assign(exchange, { answer: "", note: "", error: null });
+  const own = (running = new AbortController());
+  const began = performance.now();
+  announce("The model is answering.");
+  draw(exchange);
+  try {
+    if (!model) await connect();
+    if (!model) throw new TypeError();
+    const asked = { model, ...sampling(), stream: true, stream_options: { include_usage: true }, messages: messages(answered()).slice(0, -1) };
+    const body = JSON.stringify(asked);
+    const size = new Blob([body]).size;
+    if (size > limits.bytes) throw new Problem("Too large.", `This conversation has ${mega(size)}; the server takes ${mega(limits.bytes)}. Use smaller images, or begin a new chat.`);
+    const response = await send("v1/chat/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal: own.signal });
+    for await (const chunk of events(response.body)) take(chunk, exchange, began);
+  } catch (error) {
+    if (own.signal.aborted) exchange.note = "Stopped.";
+    else exchange.error = error instanceof Problem ? error : new Problem(UNREACHABLE, "Is it still running?");
+    if (error instanceof TypeError) connect();
+  }
+  if (running === own) running = null; // a new chat has another, or none
+  if (exchanges.includes(exchange)) {
+    draw(exchange);
+    announce(exchange.error ? `${exchange.error.title} ${exchange.error.message}` : `${exchange.answer} ${exchange.note}`);
+  }
+}
+
+function take(chunk, exchange, began) {
+  if (chunk.error) throw new Problem("The answer broke off.", chunk.error.message);
+  const [choice] = chunk.choices;
+  if (choice?.delta.content) {
+    exchange.answer += choice.delta.content;
+    drawSoon(exchange);
+  }
+  if (chunk.dropped_turns) exchange.note += `The first ${chunk.dropped_turns} turns were left out: the conversation is longer than the model's context. `;
+  if (choice?.finish_reason === "length") exchange.note += "Cut at the longest answer allowed. ";
+  if (chunk.usage) exchange.note += `${chunk.usage.completion_tokens} tokens in ${((performance.now() - began) / 1000).toFixed(1)} s`;
+}
+
+function ask(question) {
+  if (running) return;
+  if (editing) remove(editing);
+  if (exchanges.at(-1)?.error) exchanges.at(-1).element.classList.add("left-out");
+  const exchange = { ...question, element: clone("#exchange") };
+  exchanges.push(exchange);
+  $("#exchanges").append(exchange.element);
+  fill(exchange);
+  compose("", []);
+  main.scrollTop = main.scrollHeight;
+  answer(exchange);
+}
+
+function remove(exchange) {
+  exchange.element.remove();
+  exchanges = exchanges.filter((one) => one !== exchange);
+}
+
+// --- Showing --------------------------------------------------------------------------------------------------------
+
+function fill(exchange) {
+  const { element } = exchange;
+  $(".question .text", element).textContent = exchange.text;
+  $(".images", element).append(...exchange.images.map(picture));
+  $(".copy", element).onclick = (event) => copy(exchange.answer, event.target);
+  $(".again", element).onclick = () => running || answer(exchange);
+  $(".edit", element).onclick = () => running || compose(exchange.text, exchange.images, exchange);
+}
+
+function draw(exchange) {
+  const { element, error } = exchange;
+  const following = main.scrollHeight - main.scrollTop - main.clientHeight < 60;
+  element.classList.toggle("answering", running !== null && exchange === exchanges.at(-1));
+  element.classList.remove("left-out");
+  $(".answer .text", element).replaceChildren(...markdown(exchange.answer));
+  $(".error", element).hidden = !error;
+  $(".error strong", element).textContent = error?.title ?? "";
+  $(".error span", element).textContent = error?.message ?? "";
+  $(".again", element).textContent = error ? "Try again" : "Regenerate";
+  $(".copy", element).hidden = !exchange.answer;
+  $(".note", element).textContent = exchange.note;
+  drawControls();
+  if (following) main.scrollTop = main.scrollHeight;
+}
+
+function drawControls() {
+  $("#stop").hidden = !running;
+  $("#send").hidden = running !== null;
+  $("#welcome").hidden = exchanges.length > 0;
+  $("#download").disabled = running !== null || !answered().length;
+}
+
+let drawing = null;
+
+function drawSoon(exchange) { // once a frame, however many pieces come
+  drawing ??= requestAnimationFrame(() => {
+    drawing = null;
+    if (exchanges.includes(exchange)) draw(exchange);
+  });
+}
+
+function picture({ name, url, width, height }) {
+  return Object.assign(new Image(width, height), { src: url, alt: name });
+}
+
+// Paragraphs, lists, code and bold, as nodes: nothing else of Markdown, and no HTML.
+function* markdown(source) {
+  const lines = source.split("\n");
+  const ITEM = /^\s*(?:[-*+]|(\d+)[.)])\s+(.*)/, FENCE = /^\s*```/, HEADING = /^#{1,6}\s+(.*)/;
+  const upTo = (ends) => lines.splice(0, (lines.findIndex(ends) + 1 || lines.length + 1) - 1);
+  const plain = (line) => line.trim() && ![ITEM, FENCE, HEADING].some((kind) => kind.test(line));
+  while (lines.length) {
+    const first = lines[0];
+    const item = first.match(ITEM);
+    if (FENCE.test(first)) {
+      lines.shift();
+      yield node("pre", node("code", upTo((line) => FENCE.test(line)).join("\n")));
+      lines.shift();
+    } else if (item) {
+      const list = node(item[1] ? "ol" : "ul");
+      if (item[1]) list.start = item[1];
+      for (let next = item; next && Boolean(next[1]) === Boolean(item[1]); next = lines[0]?.match(ITEM)) {
+        list.append(node("li", ...inline(next[2])));
+        lines.shift();
+      }
+      yield list;
+    } else if (HEADING.test(first)) {
+      yield node("p", node("strong", lines.shift().match(HEADING)[1]));
+    } else if (first.trim()) {
+      const paragraph = upTo((line) => !plain(line));
+      yield node("p", ...paragraph.flatMap((line, i) => (i ? [node("br"), ...inline(line)] : inline(line))));
+    } else {
+      lines.shift();
+    }
+  }
+}
+
+function inline(line) {
+  return line.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
+    if (/^`[^`]+`$/.test(part)) return node("code", part.slice(1, -1));
+    return /^\*\*[^*]+\*\*$/.test(part) ? node("strong", part.slice(2, -2)) : part;
+  });
+}
+
+function node(name, ...children) {
+  const made = document.createElement(name);
+  made.append(...children);
+  return made;
+}
+
+function announce(words) { // read aloud: once when it is whole, not at every piece
+  $("#announcement").textContent = words;
+}
+
+async function copy(words, button) {
+  if (navigator.clipboard) await navigator.clipboard.writeText(words);
+  else { // plain http from another machine
+    const field = node("textarea", words);
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+}
+
+// --- The question being written -------------------------------------------------------------------------------------
+
+function compose(words, images, replaced = null) {
+  editing?.element.classList.remove("in-edit");
+  editing = replaced;
+  editing?.element.classList.add("in-edit");
+  $("#editing").hidden = !editing;
+  text.value = words;
+  pending = [...images];
+  notice("");
+  grow();
+  showPending();
+  text.focus();
+}
+
+function grow() {
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight}px`;
+}
+
+function showPending() {
+  $("#images").replaceChildren(...pending.map((image) => {
+    const item = clone("#thumbnail");
+    const button = $("button", item);
+    button.ariaLabel = button.title = `Remove ${image.name}`;
+    button.onclick = () => {
+      pending = pending.filter((one) => one !== image);
+      showPending();
+      text.focus();
+    };
+    item.prepend(picture(image));
+    return item;
+  }));
+}
+
+function notice(words) {
+  $("#notice").textContent = words;
+  $("#notice").hidden = !words;
+}
+
+const mega = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+async function add(files) {
+  notice("");
+  for (const file of files) {
+    const already = [...answered().filter((one) => one !== editing).flatMap(({ images }) => images), ...pending];
+    const size = already.reduce((sum, { url }) => sum + url.length, (file.size * 4) / 3);
+    if (!file.type.startsWith("image/")) notice(`${file.name} is not an image.`);
+    else if (already.length >= limits.images) notice(`${file.name}: a conversation has at most ${limits.images} images; begin a new chat for more.`);
+    else if (size > limits.bytes) notice(`${file.name} is too large: with it, ${mega(size)} would be sent, and the server takes ${mega(limits.bytes)}. Save it smaller, or begin a new chat.`);
+    else await open(file).then((image) => pending.push(image), () => notice(`${file.name} cannot be opened; save it as PNG or JPEG.`));
+  }
+  showPending();
+  text.focus();
+}
+
+async function open(file, name = file.name) { // its bytes as they are: what is seen here is what the model gets
+  const url = await new Promise((resolve, reject) => {
+    const reader = Object.assign(new FileReader(), { onload: () => resolve(reader.result), onerror: reject });
+    reader.readAsDataURL(file);
+  });
+  const image = Object.assign(new Image(), { src: url });
+  await image.decode();
+  return { name, url, width: image.naturalWidth, height: image.naturalHeight };
+}
+
+// --- Connection, settings, examples ---------------------------------------------------------------------------------
+
+function storage(kind) { // a browser may forbid it: then nothing outlives the page
+  try {
+    return window[kind] ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function clone(template) {
+  return $(template).content.firstElementChild.cloneNode(true);
+}
+
+async function connect() {
+  let [state, words] = ["offline", "not connected"];
+  try {
+    model = (await (await send("v1/models")).json()).data[0].id;
+    [state, words] = ["ready", model];
+  } catch (error) {
+    if (!$("#key").hidden) [state, words] = ["locked", "needs an API key"];
+  }
+  $("#state").dataset.is = state;
+  if ($("#state span").textContent !== words) $("#state span").textContent = words;
+}
+
+function read() {
+  return Object.fromEntries(new FormData(settings));
+}
+
+function keepSettings() {
+  kept.settings = JSON.stringify(read());
+  for (const output of settings.querySelectorAll("output")) output.value = settings.elements[output.htmlFor].value;
+}
+
+function recallSettings() {
+  for (const [name, value] of Object.entries(JSON.parse(kept.settings ?? "{}"))) settings.elements[name].value = value;
+  keepSettings();
+}
+
+async function showExamples() {
+  const examples = await (await send("examples.json")).json();
+  $("#examples").replaceChildren(...examples.map(({ image, description, questions }) => {
+    const item = clone("#example");
+    const scene = async () => open(await (await send(image)).blob(), description);
+    $("button", item).append(Object.assign(new Image(), { src: image, alt: description }));
+    $("button", item).onclick = async () => compose(text.value, [...pending, await scene()]);
+    $("div", item).append(...questions.map((question) => {
+      const button = Object.assign(node("button", question), { type: "button" });
+      button.onclick = async () => ask({ text: question, images: [await scene()] });
+      return button;
+    }));
+    return item;
+  }));
+}
+
+function download() {
+  const conversation = JSON.stringify({ model, ...sampling(), messages: messages(answered()) }, null, 2);
+  const href = URL.createObjectURL(new Blob([conversation], { type: "application/json" }));
+  const time = new Date().toISOString().slice(0, 19).replaceAll(":", "-");
+  Object.assign(node("a"), { href, download: `chat-${time}.json` }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 1000);
+}
+
+function begin() {
+  running?.abort();
+  running = null;
+  exchanges = [];
+  $("#exchanges").replaceChildren();
+  compose("", []);
+  drawControls();
+}
+
+// --- What people do -------------------------------------------------------------------------------------------------
+
+$("#new").onclick = begin;
+$("#download").onclick = download;
+$("#open-settings").onclick = () => $("#settings").showModal();
+$("#choose").onclick = () => $("#files").click();
+$("#stop").onclick = () => running?.abort();
+$("#editing button").onclick = () => compose("", []);
+settings.oninput = keepSettings;
+settings.onreset = () => setTimeout(keepSettings); // it is told before it happens
+text.oninput = grow;
+
+$("#files").onchange = async ({ target }) => {
+  await add([...target.files]);
+  target.value = ""; // so that the same file can be chosen again
+};
+$("#composer").onsubmit = (event) => {
+  event.preventDefault();
+  if (text.value.trim() || pending.length) ask({ text: text.value.trim(), images: pending });
+};
+text.onkeydown = (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("#composer").requestSubmit();
+};
+$("#key").onsubmit = async (event) => {
+  event.preventDefault();
+  held.key = $("#key-field").value;
+  await connect();
+  if ($("#key").hidden && exchanges.at(-1)?.error) answer(exchanges.at(-1));
+};
+document.onkeydown = (event) => {
+  if (event.key === "Escape" && !$("#settings").open) running?.abort();
+};
+document.onpaste = (event) => {
+  const files = [...event.clipboardData.files];
+  if (files.length) event.preventDefault();
+  if (files.length) add(files);
+};
+document.ondragover = document.ondragenter = (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+};
+document.ondragleave = (event) => event.relatedTarget ?? document.body.classList.remove("dropping");
+document.ondrop = (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  add([...event.dataTransfer.files]);
+};
+
+recallSettings();
+showExamples();
+connect();
+setInterval(() => document.hidden || running || connect(), 10_000);
