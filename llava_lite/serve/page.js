@@ -15,23 +15,36 @@ let model = null; // its name, once the server has told it
 // --- Asking ---------------------------------------------------------------------------------------------------------
 
 class Problem extends Error {
-  constructor(title, detail = "") {
-    super(detail);
+  constructor(title, detail) {
+    super(detail && detail[0].toUpperCase() + detail.slice(1));
     this.title = title;
   }
 }
 
-const TITLES = { 401: "The API key is missing or wrong.", 408: "It took too long.", 413: "Too large.", 429: "The model is busy.",
-  500: "Something broke in the server.", 503: "The server is not ready.", 504: "It took too long." };
-const UNREACHABLE = "The server cannot be reached.";
+const TITLES = {
+  context_length_exceeded: "Too long for this model.",
+  internal_error: "Something broke in the server.",
+  invalid_api_key: "The API key is missing or wrong.",
+  invalid_image: "An image cannot be read.",
+  rate_limit_exceeded: "The model is busy.",
+  request_too_large: "Too large for this server.",
+  timeout: "It took too long.",
+  too_many_images: "Too many images.",
+  unavailable: "The server is not ready.",
+};
+const UNREACHABLE = new Problem("The server cannot be reached.", "Is it still running?");
+
+function problemOf({ code, message }) {
+  return new Problem(TITLES[code] ?? "This cannot be answered.", message);
+}
 
 async function send(path, options = {}) {
   const headers = { ...options.headers, ...(held.key && { Authorization: `Bearer ${held.key}` }) };
   const response = await fetch(path, { ...options, headers, cache: "no-store" });
   $("#key").hidden = response.status !== 401;
   if (response.ok) return response;
-  const detail = await response.json().then((body) => body.error.message, () => `It answered ${response.status}.`);
-  throw new Problem(TITLES[response.status] ?? "This cannot be answered.", detail);
+  const { error } = await response.json().catch(() => ({ error: { message: `It answered with ${response.status}.` } }));
+  throw problemOf(error);
 }
 
 async function* events(stream) {
@@ -77,41 +90,56 @@ const answered = () => exchanges.filter((one) => !one.error);
 async function answer(exchange) {
   Object.assign(exchange, { answer: "", note: "", error: null });
   const own = (running = new AbortController());
-  const began = performance.now();
   announce("The model is answering.");
   draw(exchange);
   try {
     if (!model) await connect();
-    if (!model) throw new TypeError();
-    const asked = { model, ...sampling(), stream: true, stream_options: { include_usage: true }, messages: messages(answered()).slice(0, -1) };
-    const body = JSON.stringify(asked);
-    const size = new Blob([body]).size;
-    if (size > limits.bytes) throw new Problem("Too large.", `This conversation has ${mega(size)}; the server takes ${mega(limits.bytes)}. Use smaller images, or begin a new chat.`);
-    const response = await send("v1/chat/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal: own.signal });
-    for await (const chunk of events(response.body)) take(chunk, exchange, began);
+    if (!model) throw UNREACHABLE;
+    const began = performance.now();
+    for await (const chunk of events(await completion(own.signal))) take(chunk, exchange, began);
   } catch (error) {
     if (own.signal.aborted) exchange.note = "Stopped.";
-    else exchange.error = error instanceof Problem ? error : new Problem(UNREACHABLE, "Is it still running?");
-    if (error instanceof TypeError) connect();
+    else exchange.error = error instanceof Problem ? error : UNREACHABLE;
+    if (exchange.error === UNREACHABLE) connect();
   }
-  if (running === own) running = null; // a new chat has another, or none
-  if (exchanges.includes(exchange)) {
-    draw(exchange);
-    announce(exchange.error ? `${exchange.error.title} ${exchange.error.message}` : `${exchange.answer} ${exchange.note}`);
+  if (running !== own) return; // a new chat has begun
+  running = null;
+  draw(exchange);
+  announce(exchange.error ? `${exchange.error.title} ${exchange.error.message}` : `${exchange.answer} ${exchange.note}`);
+  if (document.activeElement === document.body) focusText(); // where the button was that is gone
+}
+
+async function completion(signal) {
+  const turns = messages(answered()).slice(0, -1); // without the answer that is to come
+  const body = JSON.stringify({
+    model, ...sampling(), stream: true, stream_options: { include_usage: true }, messages: turns,
+  });
+  const size = new Blob([body]).size;
+  if (size > limits.bytes) {
+    const detail = `The conversation has ${mega(size)}; the server takes ${mega(limits.bytes)}. Begin a new chat.`;
+    throw new Problem(TITLES.request_too_large, detail);
   }
+  const headers = { "Content-Type": "application/json" };
+  return (await send("v1/chat/completions", { method: "POST", headers, body, signal })).body;
 }
 
 function take(chunk, exchange, began) {
-  if (chunk.error) throw new Problem("The answer broke off.", chunk.error.message);
+  if (chunk.error) throw problemOf(chunk.error);
   const [choice] = chunk.choices;
   if (choice?.delta.content) {
     exchange.answer += choice.delta.content;
     drawSoon(exchange);
   }
-  if (chunk.dropped_turns) exchange.note += `The first ${chunk.dropped_turns} turns were left out: the conversation is longer than the model's context. `;
-  if (choice?.finish_reason === "length") exchange.note += "Cut at the longest answer allowed. ";
-  if (chunk.usage) exchange.note += `${chunk.usage.completion_tokens} tokens in ${((performance.now() - began) / 1000).toFixed(1)} s`;
+  const notes = [
+    chunk.dropped_turns && `The first ${chunk.dropped_turns} turns did not fit the model's context. `,
+    choice?.finish_reason === "length" && "Cut off at the longest answer. ",
+    chunk.usage && `${chunk.usage.completion_tokens} tokens in ${duration(performance.now() - began)}`,
+  ];
+  exchange.note += notes.filter(Boolean).join("");
 }
+
+const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const mega = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 function ask(question) {
   if (running) return;
@@ -252,7 +280,12 @@ function compose(words, images, replaced = null) {
   notice("");
   grow();
   showPending();
-  text.focus();
+  if (replaced) text.focus();
+  else focusText();
+}
+
+function focusText() { // not on a phone, whose keyboard would cover the answer
+  if (matchMedia("(hover: hover)").matches) text.focus();
 }
 
 function grow() {
@@ -280,20 +313,21 @@ function notice(words) {
   $("#notice").hidden = !words;
 }
 
-const mega = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-
 async function add(files) {
   notice("");
   for (const file of files) {
-    const already = [...answered().filter((one) => one !== editing).flatMap(({ images }) => images), ...pending];
-    const size = already.reduce((sum, { url }) => sum + url.length, (file.size * 4) / 3);
+    const before = [...answered().filter((one) => one !== editing).flatMap(({ images }) => images), ...pending];
+    const size = before.reduce((sum, { url }) => sum + url.length, (file.size * 4) / 3);
     if (!file.type.startsWith("image/")) notice(`${file.name} is not an image.`);
-    else if (already.length >= limits.images) notice(`${file.name}: a conversation has at most ${limits.images} images; begin a new chat for more.`);
-    else if (size > limits.bytes) notice(`${file.name} is too large: with it, ${mega(size)} would be sent, and the server takes ${mega(limits.bytes)}. Save it smaller, or begin a new chat.`);
-    else await open(file).then((image) => pending.push(image), () => notice(`${file.name} cannot be opened; save it as PNG or JPEG.`));
+    else if (before.length >= limits.images) notice(`A conversation has at most ${limits.images} images here.`);
+    else if (size > limits.bytes) notice(`${file.name} is too large: ${mega(size)} to send, of ${mega(limits.bytes)}.`);
+    else await open(file).then(
+      (image) => pending.push(image),
+      () => notice(`${file.name} cannot be opened; save it as PNG or JPEG.`),
+    );
   }
   showPending();
-  text.focus();
+  focusText();
 }
 
 async function open(file, name = file.name) { // its bytes as they are: what is seen here is what the model gets
