@@ -39,7 +39,7 @@ function problemOf({ code, message }) {
 }
 
 async function send(path, options = {}) {
-  const headers = { ...options.headers, ...(held.key && { Authorization: `Bearer ${held.key}` }) };
+  const headers = { ...options.headers, ...(held.apiKey && { Authorization: `Bearer ${held.apiKey}` }) };
   const response = await fetch(path, { ...options, headers, cache: "no-store" });
   $("#key").hidden = response.status !== 401;
   if (response.ok) return response;
@@ -440,7 +440,7 @@ text.onkeydown = (event) => {
 };
 $("#key").onsubmit = async (event) => {
   event.preventDefault();
-  held.key = $("#key-field").value;
+  held.apiKey = $("#key-field").value;
   await connect();
   if ($("#key").hidden && exchanges.at(-1)?.error) answer(exchanges.at(-1));
 };

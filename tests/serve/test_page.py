@@ -259,18 +259,27 @@ def test_what_cannot_be_sent_is_said_before(
     expect(page.locator(".error")).to_contain_text("Too large for this server.")
     page.click(".edit")  # nothing is lost
     expect(page.locator("#images li")).to_have_count(3)
-    ask(page, "What are they?")
+    page.fill("#text", "What are they?")
+    page.press("#text", "Enter")
+    whole(page)
     expect(page.locator(".error")).to_be_hidden()
 
 
-def test_an_error_is_said_in_the_conversation_and_does_not_stay_in_it(visit: Visit, server: Address) -> None:
+def test_an_error_is_said_in_the_conversation_and_does_not_stay_in_it(
+    visit: Visit, server: Address, pictures: list[Path], tmp_path: Path
+) -> None:
     page = visit(server)
     page.fill("#text", "word " * 3000)
     page.press("#text", "Enter")
     expect(page.locator(".error")).to_contain_text("Too long for this model.")
     expect(page.locator(".error")).to_contain_text("tokens")
+    (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:60])  # what a browser still shows
+    attach(page, tmp_path / "cut.png")
+    page.press("#text", "Enter")
+    expect(page.locator(".error").last).to_contain_text("An image cannot be read.")
     ask(page, "What is it?")
     assert [m["content"] for m in conversation(page)["messages"]][::2] == ["What is it?"]
+    expect(page.locator(".left-out")).to_have_count(2)
 
 
 def test_a_server_that_went_away_is_noticed_and_found_again(
