@@ -1,7 +1,7 @@
 """The web page at /, and the example scenes it offers. All of it is held in memory: a few files of some kB.
 
 The page talks to /v1 as any other client does. Its policy lets the browser load and reach nothing from elsewhere and
-run nothing but page.js, so that what a model says stays words, whatever it says.
+run nothing but these scripts, so that what a model says stays words, whatever it says.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+FOLDER = Path(__file__).with_name("web")
+TYPES = {".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".png": "image/png"}
 DEFAULT_TOKENS = 512
 
 
 def page_routes(config: ServerConfig) -> list[Route]:
     """Return the routes of the page, which tells people of the limits of `config` before the server has to."""
-    folder = Path(__file__).parent
     numbers = {
         "max_body_bytes": config.max_body_bytes,
         "max_images": config.max_images,
         "max_new_tokens": config.max_new_tokens,
         "default_tokens": min(DEFAULT_TOKENS, config.max_new_tokens),
     }
-    html = Template((folder / "page.html").read_text(encoding="utf-8")).substitute(numbers)
-    routes = [
-        Route("/", _sends(html.encode("utf-8"), "text/html")),
-        Route("/page.css", _sends((folder / "page.css").read_bytes(), "text/css")),
-        Route("/page.js", _sends((folder / "page.js").read_bytes(), "text/javascript")),
-        Route("/examples.json", _sends((folder / "examples" / "examples.json").read_bytes(), "application/json")),
-    ]
-    for picture in sorted((folder / "examples").glob("*.png")):
-        routes.append(Route(f"/examples/{picture.name}", _sends(picture.read_bytes(), "image/png")))
+    page = FOLDER / "page.html"
+    html = Template(page.read_text(encoding="utf-8")).substitute(numbers)
+    routes = [Route("/", _sends(html.encode("utf-8"), "text/html"))]
+    for path in sorted(FOLDER.rglob("*.*")):
+        if path != page:
+            address = f"/{path.relative_to(FOLDER).as_posix()}"
+            routes.append(Route(address, _sends(path.read_bytes(), TYPES[path.suffix])))
     return routes
 
 

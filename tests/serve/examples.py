@@ -10,7 +10,7 @@ from PIL import Image
 from llava_lite.demo.scene import ASK, Scene, caption, draw_scene, paint
 from llava_lite.demo.world import DETAILED_INSTRUCTIONS
 
-FOLDER = Path(__file__).parents[2] / "llava_lite" / "serve" / "examples"
+WEB = Path(__file__).parents[2] / "llava_lite" / "serve" / "web"
 SCENES = (
     (4, 4, ("relation", "describe")),
     (2, 2, ("where", "exist")),
@@ -23,25 +23,23 @@ SCENES = (
 
 
 def write_examples(folder: Path) -> None:
-    """Write a picture a scene, and examples.json, which the server sends as it is."""
-    folder.mkdir(exist_ok=True)
+    """Write examples.json, which the server sends as it is, and beside it a picture a scene."""
+    (folder / "examples").mkdir(exist_ok=True)
     entries = []
     for seed, num_things, kinds in SCENES:
-        name, image, entry = example(seed, num_things, kinds)
-        image.save(folder / name, optimize=True)
+        image, entry = example(seed, num_things, kinds)
+        image.save(folder / str(entry["image"]), optimize=True)
         entries.append(entry)
     (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def example(seed: int, num_things: int, kinds: tuple[str, ...]) -> tuple[str, Image.Image, dict[str, object]]:
+def example(seed: int, num_things: int, kinds: tuple[str, ...]) -> tuple[Image.Image, dict[str, object]]:
     """Draw a scene and ask about it. Its addresses are relative, so that the page may lie below a path."""
     generator = Random(seed)
     scene = draw_scene(generator, num_things)
     image = paint(scene, generator)
     questions = [question(kind, scene, generator) for kind in kinds]
-    name = f"scene-{seed}.png"
-    entry = {"image": f"examples/{name}", "description": caption(scene), "questions": questions}
-    return name, image, entry
+    return image, {"image": f"examples/scene-{seed}.png", "description": caption(scene), "questions": questions}
 
 
 def question(kind: str, scene: Scene, generator: Random) -> str:
@@ -54,4 +52,4 @@ def question(kind: str, scene: Scene, generator: Random) -> str:
 
 
 if __name__ == "__main__":
-    write_examples(FOLDER)
+    write_examples(WEB)

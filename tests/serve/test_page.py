@@ -26,7 +26,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 PHONE = {"width": 360, "height": 740}
-EXAMPLES = json.loads((Path(llava_lite.__file__).parent / "serve/examples/examples.json").read_text("utf-8"))
+EXAMPLES = json.loads((Path(llava_lite.__file__).parent / "serve/web/examples.json").read_text("utf-8"))
 
 pytestmark = [
     pytest.mark.browser,
@@ -450,7 +450,7 @@ def test_nothing_moves_while_the_page_appears(visit: Visit, server: Address) -> 
 
 
 def test_the_policy_lets_in_nothing_from_elsewhere(server: Address) -> None:
-    for path in ("/", "/page.css", "/page.js", "/examples.json", f"/{EXAMPLES[0]['image']}"):
+    for path in ("/", "/page.css", "/page.js", "/api.js", "/examples.json", f"/{EXAMPLES[0]['image']}"):
         headers = server.send("GET", path).headers
         assert "default-src 'none'; script-src 'self'; style-src 'self';" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"

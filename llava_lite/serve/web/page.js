@@ -1,6 +1,9 @@
 // The life of the page at /: a conversation of exchanges, asked of the OpenAI-compatible API beside it.
 // What people or models wrote reaches the document as text, never as HTML; images leave it as their files' own bytes.
 
+import { events, Problem, send } from "./api.js";
+import { markdown, node } from "./markdown.js";
+
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const limits = { bytes: Number(document.body.dataset.maxBodyBytes), images: Number(document.body.dataset.maxImages) };
 const kept = storage("localStorage"), held = storage("sessionStorage"); // the settings; the API key
@@ -13,57 +16,6 @@ let running = null; // the AbortController of the answer under way
 let model = null; // its name, once the server has told it
 
 // --- Asking ---------------------------------------------------------------------------------------------------------
-
-class Problem extends Error {
-  constructor(title, detail) {
-    super(detail && detail[0].toUpperCase() + detail.slice(1));
-    this.title = title;
-  }
-}
-
-const TITLES = {
-  context_length_exceeded: "Too long for this model.",
-  internal_error: "Something broke in the server.",
-  invalid_api_key: "The API key is missing or wrong.",
-  invalid_image: "An image cannot be read.",
-  rate_limit_exceeded: "The model is busy.",
-  request_too_large: "Too large for this server.",
-  timeout: "It took too long.",
-  too_many_images: "Too many images.",
-  unavailable: "The server is not ready.",
-};
-const UNREACHABLE = new Problem("The server cannot be reached.", "Is it still running?");
-
-function problemOf({ code, message }) {
-  return new Problem(TITLES[code] ?? "This cannot be answered.", message);
-}
-
-async function send(path, options = {}) {
-  const headers = { ...options.headers, ...(held.apiKey && { Authorization: `Bearer ${held.apiKey}` }) };
-  const response = await fetch(path, { ...options, headers, cache: "no-store" });
-  $("#key").hidden = response.status !== 401;
-  if (response.ok) return response;
-  const { error } = await response.json().catch(() => ({ error: { message: `It answered with ${response.status}.` } }));
-  throw problemOf(error);
-}
-
-async function* events(stream) {
-  let rest = "";
-  for await (const piece of pieces(stream.pipeThrough(new TextDecoderStream()))) {
-    const lines = (rest + piece).split("\n");
-    rest = lines.pop();
-    for (const line of lines) {
-      if (line.trim() === "data: [DONE]") return;
-      if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
-    }
-  }
-  throw new Problem("The answer broke off.", "The connection to the server was lost.");
-}
-
-async function* pieces(stream) { // a stream is not yet iterable everywhere
-  const reader = stream.getReader();
-  for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
-}
 
 function content({ text, images }) {
   const parts = images.map(({ url }) => ({ type: "image_url", image_url: { url } }));
@@ -93,23 +45,23 @@ async function answer(exchange) {
   announce("The model is answering.");
   draw(exchange);
   try {
-    if (!model) await connect();
-    if (!model) throw UNREACHABLE;
     const began = performance.now();
     for await (const chunk of events(await completion(own.signal))) take(chunk, exchange, began);
   } catch (error) {
     if (own.signal.aborted) exchange.note = "Stopped.";
-    else exchange.error = error instanceof Problem ? error : UNREACHABLE;
-    if (exchange.error === UNREACHABLE) connect();
+    else exchange.error = error instanceof Problem ? error : new Problem("broken_off", error.message);
+    if (exchange.error) connect(); // it tells the state, and asks for a key where one is missing
   }
   if (running !== own) return; // a new chat has begun
   running = null;
   draw(exchange);
-  announce(exchange.error ? `${exchange.error.title} ${exchange.error.message}` : `${exchange.answer} ${exchange.note}`);
+  const { error, note } = exchange;
+  announce(error ? `${error.title} ${error.message}` : `${exchange.answer} ${note}`);
   if (document.activeElement === document.body) focusText(); // where the button was that is gone
 }
 
 async function completion(signal) {
+  model ??= await modelName();
   const turns = messages(answered()).slice(0, -1); // without the answer that is to come
   const body = JSON.stringify({
     model, ...sampling(), stream: true, stream_options: { include_usage: true }, messages: turns,
@@ -117,14 +69,13 @@ async function completion(signal) {
   const size = new Blob([body]).size;
   if (size > limits.bytes) {
     const detail = `The conversation has ${mega(size)}; the server takes ${mega(limits.bytes)}. Begin a new chat.`;
-    throw new Problem(TITLES.request_too_large, detail);
+    throw new Problem("request_too_large", detail);
   }
   const headers = { "Content-Type": "application/json" };
-  return (await send("v1/chat/completions", { method: "POST", headers, body, signal })).body;
+  return (await send("v1/chat/completions", held.llavaLiteKey, { method: "POST", headers, body, signal })).body;
 }
 
 function take(chunk, exchange, began) {
-  if (chunk.error) throw problemOf(chunk.error);
   const [choice] = chunk.choices;
   if (choice?.delta.content) {
     exchange.answer += choice.delta.content;
@@ -206,51 +157,6 @@ function picture({ name, url, width, height }) {
   return Object.assign(new Image(width, height), { src: url, alt: name });
 }
 
-// Paragraphs, lists, code and bold, as nodes: nothing else of Markdown, and no HTML.
-function* markdown(source) {
-  const lines = source.split("\n");
-  const ITEM = /^\s*(?:[-*+]|(\d+)[.)])\s+(.*)/, FENCE = /^\s*```/, HEADING = /^#{1,6}\s+(.*)/;
-  const upTo = (ends) => lines.splice(0, (lines.findIndex(ends) + 1 || lines.length + 1) - 1);
-  const plain = (line) => line.trim() && ![ITEM, FENCE, HEADING].some((kind) => kind.test(line));
-  while (lines.length) {
-    const first = lines[0];
-    const item = first.match(ITEM);
-    if (FENCE.test(first)) {
-      lines.shift();
-      yield node("pre", node("code", upTo((line) => FENCE.test(line)).join("\n")));
-      lines.shift();
-    } else if (item) {
-      const list = node(item[1] ? "ol" : "ul");
-      if (item[1]) list.start = item[1];
-      for (let next = item; next && Boolean(next[1]) === Boolean(item[1]); next = lines[0]?.match(ITEM)) {
-        list.append(node("li", ...inline(next[2])));
-        lines.shift();
-      }
-      yield list;
-    } else if (HEADING.test(first)) {
-      yield node("p", node("strong", lines.shift().match(HEADING)[1]));
-    } else if (first.trim()) {
-      const paragraph = upTo((line) => !plain(line));
-      yield node("p", ...paragraph.flatMap((line, i) => (i ? [node("br"), ...inline(line)] : inline(line))));
-    } else {
-      lines.shift();
-    }
-  }
-}
-
-function inline(line) {
-  return line.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {
-    if (/^`[^`]+`$/.test(part)) return node("code", part.slice(1, -1));
-    return /^\*\*[^*]+\*\*$/.test(part) ? node("strong", part.slice(2, -2)) : part;
-  });
-}
-
-function node(name, ...children) {
-  const made = document.createElement(name);
-  made.append(...children);
-  return made;
-}
-
 function announce(words) { // read aloud: once when it is whole, not at every piece
   $("#announcement").textContent = words;
 }
@@ -313,7 +219,14 @@ function notice(words) {
   $("#notice").hidden = !words;
 }
 
-async function add(files) {
+let adding = Promise.resolve(); // one after the other, and before the question is sent
+
+function add(files) {
+  adding = adding.then(() => addEach(files));
+  return adding;
+}
+
+async function addEach(files) {
   notice("");
   for (const file of files) {
     const before = [...answered().filter((one) => one !== editing).flatMap(({ images }) => images), ...pending];
@@ -354,16 +267,21 @@ function clone(template) {
   return $(template).content.firstElementChild.cloneNode(true);
 }
 
+async function modelName() {
+  return (await (await send("v1/models", held.llavaLiteKey)).json()).data[0].id;
+}
+
 async function connect() {
   let [state, words] = ["offline", "not connected"];
   try {
-    model = (await (await send("v1/models")).json()).data[0].id;
+    model = await modelName();
     [state, words] = ["ready", model];
   } catch (error) {
-    if (!$("#key").hidden) [state, words] = ["locked", "needs an API key"];
+    if (error.code === "invalid_api_key") [state, words] = ["locked", "needs an API key"];
   }
+  $("#key").hidden = state !== "locked";
   $("#state").dataset.is = state;
-  if ($("#state span").textContent !== words) $("#state span").textContent = words;
+  if ($("#state span").textContent !== words) $("#state span").textContent = words; // else it is read aloud again
 }
 
 function read() {
@@ -371,20 +289,23 @@ function read() {
 }
 
 function keepSettings() {
-  kept.settings = JSON.stringify(read());
+  kept.llavaLiteSettings = JSON.stringify(read());
   for (const output of settings.querySelectorAll("output")) output.value = settings.elements[output.htmlFor].value;
 }
 
 function recallSettings() {
-  for (const [name, value] of Object.entries(JSON.parse(kept.settings ?? "{}"))) settings.elements[name].value = value;
+  const values = JSON.parse(kept.llavaLiteSettings ?? "{}");
+  for (const [name, value] of Object.entries(values)) {
+    if (settings.elements[name]) settings.elements[name].value = value; // a range takes no more than it has
+  }
   keepSettings();
 }
 
 async function showExamples() {
-  const examples = await (await send("examples.json")).json();
+  const examples = await (await fetch("examples.json")).json();
   $("#examples").replaceChildren(...examples.map(({ image, description, questions }) => {
     const item = clone("#example");
-    const scene = async () => open(await (await send(image)).blob(), description);
+    const scene = async () => open(await (await fetch(image)).blob(), description);
     $("button", item).append(Object.assign(new Image(), { src: image, alt: description }));
     $("button", item).onclick = async () => compose(text.value, [...pending, await scene()]);
     $("div", item).append(...questions.map((question) => {
@@ -429,8 +350,9 @@ $("#files").onchange = async ({ target }) => {
   await add([...target.files]);
   target.value = ""; // so that the same file can be chosen again
 };
-$("#composer").onsubmit = (event) => {
+$("#composer").onsubmit = async (event) => {
   event.preventDefault();
+  await adding;
   if (text.value.trim() || pending.length) ask({ text: text.value.trim(), images: pending });
 };
 text.onkeydown = (event) => {
@@ -440,8 +362,9 @@ text.onkeydown = (event) => {
 };
 $("#key").onsubmit = async (event) => {
   event.preventDefault();
-  held.apiKey = $("#key-field").value;
+  held.llavaLiteKey = $("#key-field").value;
   await connect();
+  $("#key label").textContent = "The server does not take this key. Another?"; // seen if it is still asked for
   if ($("#key").hidden && exchanges.at(-1)?.error) answer(exchanges.at(-1));
 };
 document.onkeydown = (event) => {
@@ -449,15 +372,19 @@ document.onkeydown = (event) => {
 };
 document.onpaste = (event) => {
   const files = [...event.clipboardData.files];
-  if (files.length) event.preventDefault();
-  if (files.length) add(files);
+  if (!files.length) return;
+  event.preventDefault();
+  add(files);
 };
+const hasFiles = ({ dataTransfer }) => dataTransfer.types.includes("Files"); // words drop into the question as ever
 document.ondragover = document.ondragenter = (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.add("dropping");
 };
 document.ondragleave = (event) => event.relatedTarget ?? document.body.classList.remove("dropping");
 document.ondrop = (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
   add([...event.dataTransfer.files]);
