@@ -1,12 +1,21 @@
-"""What the benches feed on, all made up: records with lengths like LLaVA-1.5's mixture, pictures, a tokenizer."""
+"""What the benches feed on, all made up: records with lengths like LLaVA-1.5's mixture, pictures, a
+tokenizer, a model."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image as PilImage
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from llava_lite.checkpoint.folder import save
+from llava_lite.checkpoint.parts import Parts, assemble
+from llava_lite.conversation.families import find_template, record_template
 
 
 def lengths_like_llava(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -103,3 +112,38 @@ def write_tokenizer(folder: Path) -> None:
     )
     settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "<unk>"}))
+
+
+def write_model(
+    folder: Path, *, tile: int, tower_size: int, tower_layers: int, hidden_size: int, num_layers: int, vocabulary: int
+) -> Path:
+    """Write a whole model with random weights as a native checkpoint: a CLIP of patches of 14, a Llama.
+
+    Vicuna's template without its system prompt, which would be as long as all the rest of a short sample.
+    """
+    tower, lm = folder / "tower", folder / "lm"
+    vision = CLIPVisionConfig(
+        hidden_size=tower_size,
+        intermediate_size=4 * tower_size,
+        num_hidden_layers=tower_layers,
+        num_attention_heads=4,
+        image_size=tile,
+        patch_size=14,
+    )
+    torch.manual_seed(0)
+    CLIPVisionModel(vision).save_pretrained(tower)
+    CLIPImageProcessorPil(size={"shortest_edge": tile}, crop_size=tile).save_pretrained(tower)
+    text = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 8 // 3,
+        num_hidden_layers=num_layers,
+        num_attention_heads=max(1, hidden_size // 64),
+        pad_token_id=None,
+    )
+    LlamaForCausalLM(text).save_pretrained(lm)
+    write_tokenizer(lm)
+    template = replace(find_template("vicuna_v1"), system="", system_text="")
+    parts = Parts(str(tower), str(lm), image_mode="pad", template=record_template(template))
+    save(folder / "model", *assemble(parts, dtype=torch.float32))
+    return folder / "model"

@@ -28,22 +28,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from made_up import lengths_like_llava, write_pictures, write_records, write_tokenizer
+from made_up import lengths_like_llava, write_model, write_pictures, write_records
 from PIL import Image as PilImage
 from rich.console import Console
 from rich.table import Table
 from transformers import (
     AutoProcessor,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PrinterCallback,
@@ -51,12 +47,9 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
-from llava_lite.checkpoint.folder import load, load_processor, save
-from llava_lite.checkpoint.parts import Parts, assemble
-from llava_lite.conversation.families import find_template, record_template
+from llava_lite.checkpoint.folder import load, load_processor
 from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig
@@ -66,7 +59,7 @@ from llava_lite.training.config import OptimConfig, ParallelConfig
 from llava_lite.training.engine import make_engine
 
 SCALE = 9  # a ninth of LLaVA's lengths
-TILE, PATCH = 112, 14  # 64 visual tokens
+TILE = 112  # 64 visual tokens
 PER_STEP = 16  # samples of an optimiser step, and of a padded micro-batch: what the original has on each GPU
 TEXT_STEPS = 16  # one step in so many is text alone, where steps have one modality: one sample in so many
 ROW = 1024  # tokens of a packed row: about what a padded micro-batch holds
@@ -311,38 +304,6 @@ def read_records(data: Path) -> list[dict]:
     return json.loads(data.read_text(encoding="utf-8"))
 
 
-def write_model(folder: Path, shape: Shape) -> Path:
-    """Write a whole model with random weights as a native checkpoint."""
-    tower, lm = folder / "tower", folder / "lm"
-    vision = CLIPVisionConfig(
-        hidden_size=96,
-        intermediate_size=384,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        image_size=TILE,
-        patch_size=PATCH,
-    )
-    torch.manual_seed(0)
-    CLIPVisionModel(vision).save_pretrained(tower)
-    CLIPImageProcessorPil(size={"shortest_edge": TILE}, crop_size=TILE).save_pretrained(tower)
-    text = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.hidden_size * 8 // 3,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=max(1, shape.hidden_size // 64),
-        pad_token_id=None,
-    )
-    LlamaForCausalLM(text).save_pretrained(lm)
-    write_tokenizer(lm)
-    # Vicuna's system prompt would be as long as all the rest of a sample, at a ninth of it.
-    template = replace(find_template("vicuna_v1"), system="", system_text="")
-    parts = Parts(str(tower), str(lm), image_mode="pad", template=record_template(template))
-    save(folder / "model", *assemble(parts, dtype=torch.float32))
-
-    return folder / "model"
-
-
 def write_data(folder: Path, num_rounds: int) -> Data:
     """Write 256 records, 16 of them text alone, cut into rounds twice: at random, and in the original's order."""
     generator = np.random.default_rng(DRAW)
@@ -415,7 +376,16 @@ def ratios(theirs: Sequence[float], ours: Sequence[float]) -> str:
 
 def compare(folder: Path, shape: Shape) -> None:
     """Let them take turns, and print what came of it. Raises RuntimeError where the losses disagree."""
-    model_dir, data = write_model(folder, shape), write_data(folder, shape.rounds)
+    model_dir = write_model(
+        folder,
+        tile=TILE,
+        tower_size=96,
+        tower_layers=5,
+        hidden_size=shape.hidden_size,
+        num_layers=shape.num_layers,
+        vocabulary=shape.vocabulary,
+    )
+    data = write_data(folder, shape.rounds)
     warm_up = folder / "warm-up.json"  # where the memory is measured, too: on the same 32 records
     warm_up.write_text(json.dumps(read_records(data.rounds[0])[: 2 * PER_STEP]))
     memory = {name: measure_memory(name, model_dir, warm_up) for name in CONTESTANTS}

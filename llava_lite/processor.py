@@ -28,6 +28,7 @@ from llava_lite.images.transform import ImageTransform
 from llava_lite.token_counter import TokenCounter
 
 IGNORE = -100
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class ProcessorError(ValueError):
@@ -123,6 +124,15 @@ class Processor:
     def end_text(self) -> str:
         """The text that ends an answer where no special token does ("###", a newline); else ""."""
         return self.template.end if self.end_token_id is None else ""
+
+    @cached_property
+    def word_tokens(self) -> frozenset[int]:
+        """The ids of tokens that say the same whatever stands beside them: none for a single byte, such as
+        sentencepiece's <0x0A>, of which several in a row are read together, and no special ones, which say nothing.
+        """
+        words = {number for token, number in self.tokenizer.get_vocab().items() if not _BYTE.fullmatch(token)}
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(words - {number for number, token in added if token.special})
 
     def with_template(self, template: ChatTemplate) -> Processor:
         return replace(self, template=template)

@@ -124,7 +124,7 @@ class Assistant:
             example,
             fingerprint(example, image_token_id=self.processor.image_token_id, num_patches=self.processor.num_patches),
             sampling,
-            Transcript(self.processor.read, (self.processor.end_text, *sampling.stop)),
+            Transcript(self.processor.read, (self.processor.end_text, *sampling.stop), self.processor.word_tokens),
             limit=limit,
             num_dropped_turns=num_dropped,
             watched=watched,

@@ -147,7 +147,7 @@ class Decoder:
         self.in_step = in_step
         self.rows: list[Row] = []
         self._cache = DynamicCache()
-        self._mask = torch.zeros(0, 0, dtype=torch.long)  # [B, L], 1 where a token stands
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # [B, L], 1 where a token stands
 
     def join(self, rows: Sequence[Row]) -> None:
         """Read the prompts of new rows, all that is new of them, and give each its first token."""
@@ -156,7 +156,7 @@ class Decoder:
         groups: list[tuple[list[Row], Kept | None]] = [(fresh, None)] if fresh else []
         groups += [([row], kept) for row, kept in zip(rows, known, strict=True) if kept is not None]
         for group, kept in groups:
-            cache, mask = kept if kept else (DynamicCache(), torch.zeros(len(group), 0, dtype=torch.long))
+            cache, mask = kept if kept else (DynamicCache(), self._mask.new_zeros(len(group), 0))
             for row in group:
                 row.num_reused_tokens = mask.shape[1]
             mask, logits = self._read(group, cache, mask)
@@ -167,14 +167,13 @@ class Decoder:
 
     def step(self) -> None:
         """Give every row its next token."""
-        device = self.model.device
-        last = torch.tensor([row.ids[-1:] for row in self.rows], device=device)
+        last = torch.tensor([row.ids[-1:] for row in self.rows], device=self.model.device)
         position_ids = self._mask.sum(1, keepdim=True)
         self._mask = F.pad(self._mask, (0, 1), value=1)
         logits = self.model.extend(
             input_ids=last,
-            attention_mask=self._mask.to(device),
-            position_ids=position_ids.to(device),
+            attention_mask=self._mask,
+            position_ids=position_ids,
             cache=self._cache,
         )
         self._take(self.rows, logits)
@@ -206,11 +205,11 @@ class Decoder:
         if self.in_step and not len(tiles):  # all processes run the tower
             tiles = tiles.new_zeros(1, *tiles.shape[1:])
         device = self.model.device
-        mask = torch.cat([mask, new], dim=1)
+        mask = torch.cat([mask, new.to(device)], dim=1)
         logits = self.model.extend(
             input_ids=input_ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, known:].to(device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, known:],
             cache=cache,
             pixel_values=tiles.to(device),
             patch_index=patch_index.to(device),

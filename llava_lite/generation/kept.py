@@ -44,7 +44,9 @@ class Conversations:
         if best is None:
             return None
         self._known.move_to_end(best)
-        return take_rows(self._known[best][2], torch.ones(1, longest, dtype=torch.long), [0])
+        cache = self._known[best][2]
+        mask = torch.ones(1, longest, dtype=torch.long, device=_states(cache, 0)[0].device)
+        return take_rows(cache, mask, [0])
 
     def keep(self, prompt: np.ndarray, answer: Sequence[int], cache: DynamicCache) -> None:
         """Keep a prompt and the answer to it, as far as `cache` has them, in place of what they went on from."""

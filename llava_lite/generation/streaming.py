@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 
 class Transcript:
     """Turns the tokens of one answer into text, which it hands out as soon as it can no longer change.
 
-    decode: ids -> text; ends: texts that end the answer and are not part of it. White space around it is left out.
+    decode: ids -> text
+    ends:   texts that end the answer and are not part of it; white space around it is left out, too
+    words:  tokens whose text what follows cannot change (see `Processor.word_tokens`); None: all
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], ends: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        ends: Sequence[str] = (),
+        words: Collection[int] | None = None,
+    ) -> None:
         self.decode = decode
         self.ends = tuple(end for end in ends if end)
+        self.words = words
         self.text = ""
         self.ended = False
 
@@ -23,20 +31,22 @@ class Transcript:
         cuts = [place for end in self.ends if (place := said.find(end)) >= 0]
         self.ended = bool(cuts)
         if cuts:
-            text = said[: min(cuts)].strip()
+            text = said[: min(cuts)]
         elif last:
-            text = said.strip()
-        elif said.endswith("\N{REPLACEMENT CHARACTER}"):  # the bytes of one character may come in several tokens
-            return ""
+            text = said
         else:
-            text = self._settled(said).strip()
-        if len(text) <= len(self.text) or not text.startswith(self.text):
-            return ""
-        piece = text[len(self.text) :]
-        self.text = text
+            text = self._settled(said, ids)
+        piece = text.strip()[len(self.text) :]
+        self.text += piece
         return piece
 
-    def _settled(self, text: str) -> str:
-        """Leave out at the end what the next tokens may complete to one of `ends`."""
+    def _settled(self, said: str, ids: Sequence[int]) -> str:
+        """Leave out at the end what the next tokens may change, or complete to one of `ends`."""
+        known = len(ids)
+        while known and self.words is not None and ids[known - 1] not in self.words:
+            known -= 1
+        text = said if known == len(ids) else self.decode(ids[:known])
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the bytes of one character may come in several tokens
+            return ""
         lengths = (length for end in self.ends for length in range(len(end) - 1, 0, -1) if text.endswith(end[:length]))
         return text[: len(text) - max(lengths, default=0)]

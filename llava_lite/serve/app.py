@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava_lite.generation.chat_model import SharedModel
+from llava_lite.serve.body import drop_body
 from llava_lite.serve.completions import Completions
 from llava_lite.serve.config import ServerConfig
 from llava_lite.serve.errors import Refusal, broken, of_status, to_json
@@ -71,6 +72,7 @@ class KeyCheck:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+            await drop_body(receive)
             await _response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from llava_lite import distributed
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.chat_model import Finish, SharedModel
-from llava_lite.serve.body import read_body
+from llava_lite.serve.body import drop_body, read_body
 from llava_lite.serve.config import ServerConfig
 from llava_lite.serve.errors import RETRY_AFTER, Refusal, broken, refusal_of
 from llava_lite.serve.events import Events
@@ -54,6 +54,9 @@ class Completions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or raise Refusal before anything is sent."""
         try:
+            if self._num_open >= self._num_places:
+                await drop_body(receive)
+                raise self._busy()
             with self._place():
                 await self._answer(Request(scope, receive), send)
         except ClientDisconnect:
@@ -63,13 +66,6 @@ class Completions:
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        if self._num_open >= self._num_places:
-            raise Refusal(
-                f"{self._num_open} requests are open, as many as may be; ask again later",
-                status=429,
-                code="rate_limit_exceeded",
-                headers=RETRY_AFTER,
-            )
         self._num_open += 1
         self._metrics.open_requests.set(self._num_open)
         try:
@@ -77,6 +73,14 @@ class Completions:
         finally:
             self._num_open -= 1
             self._metrics.open_requests.set(self._num_open)
+
+    def _busy(self) -> Refusal:
+        return Refusal(
+            f"{self._num_places} requests are open, as many as may be; ask again later",
+            status=429,
+            code="rate_limit_exceeded",
+            headers=RETRY_AFTER,
+        )
 
     async def _answer(self, request: Request, send: Send) -> None:
         began = time.monotonic()

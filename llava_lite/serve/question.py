@@ -18,6 +18,7 @@ from llava_lite.serve.fields import Object, known_fields, missing, take, typed, 
 from llava_lite.serve.messages import read_conversation
 
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 1000  # each is looked for at every token
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,14 @@ def _stops(fields: Object) -> tuple[str, ...]:
     stops = [stop] if isinstance(stop, str) else typed(stop, list, "stop")
     if len(stops) > MAX_STOPS:
         raise Refusal(f"{len(stops)} stop texts; at most {MAX_STOPS}", param="stop", code="invalid_value")
-    return tuple(typed(text, str, f"stop[{i}]") for i, text in enumerate(stops))
+    texts = tuple(typed(text, str, f"stop[{i}]") for i, text in enumerate(stops))
+    if any(len(text) > MAX_STOP_LENGTH for text in texts):
+        raise Refusal(
+            f"a stop text of more than {MAX_STOP_LENGTH} characters; give a shorter one",
+            param="stop",
+            code="invalid_value",
+        )
+    return texts
 
 
 def _include_usage(fields: Object, stream: bool) -> bool:

@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llava_lite
+from llava_lite.checkpoint.folder import save
+from llava_lite.checkpoint.parts import Parts
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.demo.parts import write_language_model
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import GenerationError, Sampling
 from llava_lite.generation.decoding import Row
 from llava_lite.generation.streaming import Transcript
+from llava_lite.processor import Processor
 from tests.conftest import assemble_lively
 from tests.strategies import ANY
 
@@ -149,14 +153,23 @@ def test_pieces_joined_are_the_answer_up_to_its_end(assistant: Assistant, text: 
     whole = assistant.processor.read(ids)
     places = [place for end in ends if (place := whole.find(end)) >= 0]
     expected = whole[: min(places, default=len(whole))].strip()
-    transcript = Transcript(assistant.processor.read, ends)
+    transcript = Transcript(assistant.processor.read, ends, assistant.processor.word_tokens)
     assert "".join(pieces_of(transcript, ids)) == transcript.text == expected
+
+
+@ANY
+@given(data=st.data())
+def test_pieces_joined_are_what_any_tokens_say(row_processor: Processor, data: st.DataObject) -> None:
+    """Among them bytes that make no character, special tokens, and one that the tokenizer does not have."""
+    ids = data.draw(st.lists(st.sampled_from([*range(0, 400, 3), 5000]), min_size=1, max_size=12))
+    transcript = Transcript(row_processor.read, (), row_processor.word_tokens)
+    assert "".join(pieces_of(transcript, ids)) == row_processor.read(ids).strip()
 
 
 def test_characters_of_several_tokens_are_not_broken(assistant: Assistant) -> None:
     text = "a 日本 🦙 circle"
     ids = assistant.processor.tokenizer.encode(text, add_special_tokens=False)
-    pieces = pieces_of(Transcript(assistant.processor.read), ids)
+    pieces = pieces_of(Transcript(assistant.processor.read, (), assistant.processor.word_tokens), ids)
     assert "".join(pieces) == text and len(ids) > len(text)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
@@ -255,3 +268,31 @@ def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: 
     assert row.finish.num_dropped_turns == 4 and row.text == answered(assistant, last).text
     with pytest.raises(GenerationError, match="the last turn has"):
         dropping.reply([Conversation().ask("Hi").answer("A.").ask("red " * room)])
+
+
+@pytest.fixture(scope="module")
+def broad_dir(clip_dir: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint whose matrices are as broad as bitsandbytes' blocks of 4 bits."""
+    lm, folder = tmp_path_factory.mktemp("broad-lm"), tmp_path_factory.mktemp("broad")
+    write_language_model(lm, world, hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)
+    save(folder, *assemble_lively(Parts(str(clip_dir), str(lm))))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "layer"),
+    [
+        ({}, torch.float32, "Linear"),
+        ({"device": "cpu", "dtype": torch.float16}, torch.float16, "Linear"),
+        ({"quantize": "4bit"}, torch.float32, "Linear4bit"),
+        ({"quantize": "8bit"}, torch.float32, "Linear8bitLt"),
+    ],
+)
+def test_a_folder_is_opened_on_a_device_in_a_dtype_and_quantised(
+    broad_dir: Path, world: Path, options: dict, dtype: torch.dtype, layer: str
+) -> None:
+    assistant = llava_lite.load(broad_dir, **options)
+    assert assistant.model.language_model.dtype == assistant.model.projector[0].weight.dtype == dtype
+    assert type(assistant.model.language_model.model.layers[0].mlp.up_proj).__name__ == layer
+    image = sorted((world / "images").glob("*.png"))[0]
+    assert assistant.ask("What is it?", [image], sampling=SHORT)

@@ -77,9 +77,9 @@ def test_turns_reuse_what_was_computed_and_answer_as_if_they_did_not(
     for asked, row in rows:
         assert row.text == whole.reply([asked], SHORT)[0]
     last, prompt = rows[-1][1].finish, rows[-1][1].finish.num_prompt_tokens
-    assert 0.8 * prompt < last.num_reused_tokens < prompt
+    assert 0.7 * prompt < last.num_reused_tokens < prompt
     assert seen["tiles"] == len(whole.processor.encode(talk).pixel_values)  # once in four turns
-    assert seen["tokens"] < prompt + 4 * SHORT.max_new_tokens
+    assert seen["tokens"] < prompt + 8 * SHORT.max_new_tokens  # an answer may be written with other tokens
 
 
 def test_the_same_question_again_reads_one_token(whole: Assistant, assistant: Assistant, images: list[Path]) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -54,6 +58,12 @@ class Address:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
+    def listens(self) -> bool:
+        try:
+            return self.send("GET", "/health").status == 200
+        except OSError:
+            return False
+
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
         """Send one request and read its answer until the server closes."""
         with self.connect() as connection:
@@ -86,6 +96,16 @@ def read_reply(connection: socket.socket) -> Reply:
     return Reply(int(status.split()[1]), headers, body)
 
 
+def read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    """Read until something has been said, or fail where the stream ends before."""
+    data = b""
+    while wanted not in data:
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
 def unchunked(data: bytes) -> bytes:
     body = b""
     while data:
@@ -111,12 +131,25 @@ def running(model: SharedModel, config: ServerConfig) -> Iterator[Address]:
             thread.join()
 
 
+def is_idle(model: SharedModel) -> bool:
+    """Whether no place is taken."""
+    load = model.load()
+    return (load.num_answering, load.num_waiting) == (0, 0)
+
+
 def wait_for(condition: Any, seconds: float = 20.0) -> None:
     """Wait until something is so, or fail."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def start_verb(model: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    """Run `llava-lite serve` on a free port, which it tells on its standard error."""
+    script = "from llava_lite.cli import main; main()"
+    command = [sys.executable, "-c", script, "serve", str(model), "--port", "0", "--name", "tiny", *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
 
 
 def question(text: str = "What is it?", **fields: object) -> dict[str, object]:
