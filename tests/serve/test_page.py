@@ -438,6 +438,23 @@ def test_paragraphs_lists_code_and_bold_are_shown_as_such(visit: Visit, config: 
     expect(page.locator(".note")).to_contain_text("Cut off at the longest answer.")
 
 
+def test_the_end_stays_in_sight_unless_one_reads_above(
+    visit: Visit, config: ServerConfig, pictures: list[Path]
+) -> None:
+    end = "(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight)"
+    with running(Sayer("Line.\n\n" * 99), config) as server:  # type: ignore[arg-type]
+        page = visit(server)
+        ask(page, "Say it.")
+        left = f"{end}(document.querySelector('main'))"
+        assert page.evaluate(left) < 2
+        attach(page, pictures[0])
+        page.wait_for_function(f"{left} < 2")
+        page.evaluate("document.querySelector('main').scrollTop = 50")
+        page.fill("#text", "a\nb\nc\nd")
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.querySelector('main').scrollTop") == 50
+
+
 def test_nothing_moves_while_the_page_appears(visit: Visit, server: Address) -> None:
     page = visit(server)
     expect(page.locator("#state")).to_have_text("tiny")

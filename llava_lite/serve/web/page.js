@@ -14,6 +14,7 @@ let pending = []; // images of the question being written
 let editing = null; // the exchange that the next question replaces
 let running = null; // the AbortController of the answer under way
 let model = null; // its name, once the server has told it
+let following = true; // whether the end of the conversation is kept in sight
 
 // --- Asking ---------------------------------------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ function ask(question) {
   $("#exchanges").append(exchange.element);
   fill(exchange);
   compose("", []);
-  main.scrollTop = main.scrollHeight;
+  following = true;
   answer(exchange);
 }
 
@@ -123,7 +124,6 @@ function fill(exchange) {
 
 function draw(exchange) {
   const { element, error } = exchange;
-  const following = main.scrollHeight - main.scrollTop - main.clientHeight < 60;
   element.classList.toggle("answering", running !== null && exchange === exchanges.at(-1));
   element.classList.remove("left-out");
   $(".answer .text", element).replaceChildren(...markdown(exchange.answer));
@@ -134,6 +134,10 @@ function draw(exchange) {
   $(".copy", element).hidden = !exchange.answer;
   $(".note", element).textContent = exchange.note;
   drawControls();
+  follow();
+}
+
+function follow() {
   if (following) main.scrollTop = main.scrollHeight;
 }
 
@@ -281,6 +285,7 @@ async function connect() {
   }
   $("#key").hidden = state !== "locked";
   $("#state").dataset.is = state;
+  $("#state").title = words; // where a narrow window cuts it
   if ($("#state span").textContent !== words) $("#state span").textContent = words; // else it is read aloud again
 }
 
@@ -345,6 +350,8 @@ $("#editing button").onclick = () => compose("", []);
 settings.oninput = keepSettings;
 settings.onreset = () => setTimeout(keepSettings); // it is told before it happens
 text.oninput = grow;
+main.onscroll = () => (following = main.scrollHeight - main.scrollTop - main.clientHeight < 60);
+new ResizeObserver(follow).observe(main); // the question being written may take room from it
 
 $("#files").onchange = async ({ target }) => {
   await add([...target.files]);
