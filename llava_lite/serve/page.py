@@ -39,11 +39,10 @@ def page_routes(config: ServerConfig) -> list[Route]:
         "max_new_tokens": config.max_new_tokens,
         "default_tokens": min(DEFAULT_TOKENS, config.max_new_tokens),
     }
-    page = FOLDER / "page.html"
-    html = Template(page.read_text(encoding="utf-8")).substitute(numbers)
+    html = Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(numbers)
     routes = [Route("/", _sends(html.encode("utf-8"), "text/html"))]
     for path in sorted(FOLDER.rglob("*.*")):
-        if path != page:
+        if path.suffix in TYPES:
             address = f"/{path.relative_to(FOLDER).as_posix()}"
             routes.append(Route(address, _sends(path.read_bytes(), TYPES[path.suffix])))
     return routes
