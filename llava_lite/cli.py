@@ -279,17 +279,42 @@ def ask(
     model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
     question: Annotated[str, typer.Argument()],
     image: Annotated[list[str] | None, typer.Option(help="A file or URL; may be given several times.")] = None,
+    system: Annotated[str | None, typer.Option(help="In place of the model's own system text.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together have this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
 ) -> None:
     """Ask one question; the answer alone is printed."""
     import llava_lite
+    from llava_lite.chat.screen import print_answer
 
+    out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # what libraries have to say is not the answer
         assistant = llava_lite.load(model)
-        sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
-        answer = assistant.ask(question, images=image or [], sampling=sampling)
-    print(answer)
+        sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        conversation = llava_lite.Conversation(system=system).ask(question, image or [])
+        print_answer(assistant.stream(conversation, sampling), out)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    system: Annotated[str | None, typer.Option(help="In place of the model's own system text.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together have this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Tell how fast each answer came.")] = False,
+) -> None:
+    """Chat in the terminal, also about images; from a pipe, answer line by line."""
+    import llava_lite
+    from llava_lite.chat.terminal import chat
+
+    sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    with contextlib.redirect_stdout(sys.stderr):
+        assistant = llava_lite.load(model)
+    raise typer.Exit(chat(assistant, sampling=sampling, system=system, verbose=verbose))
 
 
 @app.command()

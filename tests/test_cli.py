@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -231,15 +232,17 @@ def test_inspect_says_what_is_wrong_with_its_command(
 
 def test_ask_prints_the_answer_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     class Talkative:
-        def ask(self, text: str, images: list[str], *, sampling: llava_lite.Sampling) -> str:
+        def stream(self, conversation: llava_lite.Conversation, sampling: llava_lite.Sampling) -> Iterator[str]:
             print("loading ...")
-            return f"{text} {images} {sampling.max_new_tokens} {sampling.temperature}"
+            images = [image.source for image in conversation.images]
+            yield f"{conversation.system} {conversation.messages[0].text} "
+            yield f"{images} {sampling.max_new_tokens} {sampling.temperature} {sampling.top_p} {sampling.seed}"
 
     monkeypatch.setattr(llava_lite, "load", lambda model: Talkative(), raising=False)
-    command = ["ask", "m", "What?", "--image", "a.png", "--image", "b.png", "--max-new-tokens", "7"]
+    command = ["ask", "m", "What?", "--image", "a.png", "--image", "b.png", "--max-new-tokens", "7", "--system", "Be."]
     monkeypatch.setattr(sys, "argv", ["llava-lite", *command])
     assert llava(monkeypatch, *command) == 0
-    assert capsys.readouterr() == ("What? ['a.png', 'b.png'] 7 0.0\n", "loading ...\n")
+    assert capsys.readouterr() == ("Be. What? ['a.png', 'b.png'] 7 0.0 1.0 0\n", "loading ...\n")
 
 
 def test_merge_prints_what_it_measured_or_ends_with_2(

@@ -54,9 +54,9 @@ ROWS = {
     "evaluation": row(ABOVE_A_MODEL, never="torch"),
     "synthesis": row(f"{ABOVE_A_MODEL} data.sample", never="torch datasets"),
     "agent": row(ABOVE_A_MODEL, never="torch datasets"),
-    "serve": row(
-        f"{ABOVE_A_MODEL} images.fetching", never="torch transformers datasets"
-    ),  # fetches where it is allowed
+    # fetches images where its operator allows it
+    "serve": row(f"{ABOVE_A_MODEL} images.fetching", never="torch transformers datasets"),
+    "chat": row(ABOVE_A_MODEL, never="torch datasets"),
     # reckons with the modules that a run would make and reads what it would read; `training` for what engines hold
     "budget": row("flops config recipes models checkpoint training data processor images", never="PIL"),
     "demo": row("*"),

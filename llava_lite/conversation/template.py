@@ -85,7 +85,7 @@ class ChatTemplate:
             raise ConversationError("the conversation is empty; ask something first")
         system = self.system_text if conversation.system is None else conversation.system
         if system and not self.system:
-            raise ConversationError(f"template {self.name!r} has no place for a system text")
+            raise ConversationError(f"template {self.name!r} has no place for a system text; leave it out")
         if not self.user_text and not all(m.images for m in conversation.messages if m.role == "user"):
             raise ConversationError(f"template {self.name!r} needs an image in every user turn")
         return system

@@ -14,7 +14,7 @@ class GenerationError(ValueError):
 
 
 class TooLong(GenerationError):
-    """A conversation that the model's context does not hold."""
+    """The conversation leaves no room for an answer in the model's context."""
 
 
 class Busy(GenerationError):

@@ -143,10 +143,14 @@ def test_one_who_waits_and_goes_frees_the_place_at_once(batcher: Batcher, talks:
 
 
 def test_a_reader_that_leaves_a_stream_frees_its_place(batcher: Batcher, talks: list[Conversation]) -> None:
+    steps = []
+    hook = batcher._assistant.model.language_model.register_forward_hook(lambda *args: steps.append(1))
     stream = batcher.stream(talks[0], ENDLESS)
     next(stream)
     stream.close()
     wait_for(batcher, IDLE)
+    hook.remove()
+    assert len(steps) < 100
 
 
 def test_what_is_wrong_with_a_conversation_is_raised_at_once(batcher: Batcher, talks: list[Conversation]) -> None:

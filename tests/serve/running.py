@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -107,11 +108,12 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
 
 
 def unchunked(data: bytes) -> bytes:
-    body = b""
-    while data:
-        size, _, rest = data.partition(b"\r\n")
-        body, data = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-    return body
+    """Join the chunks of a body."""
+    stream, chunks = io.BytesIO(data), []
+    while size := int(stream.readline() or b"0", 16):
+        chunks.append(stream.read(size))
+        stream.readline()
+    return b"".join(chunks)
 
 
 @contextlib.contextmanager

@@ -109,14 +109,11 @@ def test_a_stream_that_is_closed_frees_its_place(narrow: Batcher, long: ServerCo
 @pytest.fixture
 def wordy(long: ServerConfig) -> ServerConfig:
     """A model of so long a name that an answer of many chunks is more than the system holds for a slow reader."""
-    return replace(long, model_name="tiny" * 40_000)
+    return replace(long, model_name="tiny" * 5000)
 
 
 def ask_and_read_nothing(server: Address, config: ServerConfig) -> socket.socket:
-    slow = socket.socket()
-    slow.settimeout(30)
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.connect(("127.0.0.1", server.port))
+    slow = server.connect()
     slow.sendall(post({**ENDLESS, "max_tokens": 700, "stream": True, "model": config.model_name}))
     return slow
 

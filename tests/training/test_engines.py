@@ -150,7 +150,7 @@ def test_an_error_while_all_answer_together_is_told_by_the_process_that_had_it(
     """Two questions, the longer one about a broken image: it is asked first, by the main process."""
     shutil.copytree(world, tmp_path / "world")
     file = tmp_path / "world" / "shapes.jsonl"
-    questions = sorted(map(json.loads, file.read_text().splitlines()), key=lambda row: len(row["question"]))
+    questions = sorted(map(json.loads, file.read_text().splitlines()), key=lambda row: len(row["text"]))
     short, long = questions[0], next(row for row in questions[::-1] if row["image"] != questions[0]["image"])
     file.write_text(json.dumps(short) + "\n" + json.dumps(long) + "\n")
     image = tmp_path / "world" / "images" / long["image"]

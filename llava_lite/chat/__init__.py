@@ -1,0 +1,1 @@
+"""Chat with any ChatModel in a terminal, or through a pipe."""
