@@ -226,15 +226,6 @@ def test_other_origins_may_ask_only_where_allowed(server: Address, shared: Batch
         assert "access-control-allow-origin" not in refused.headers
 
 
-def test_example_pictures_are_served_and_nothing_beside_them(
-    shared: Batcher, config: ServerConfig, pictures: list[Path]
-) -> None:
-    with running(shared, replace(config, examples_dir=pictures[0].parent)) as server:
-        assert server.send("GET", f"/examples/{pictures[0].name}").body == pictures[0].read_bytes()
-        for path in ("/examples/none.png", "/examples/../train.json", "/examples/%2e%2e/train.json"):
-            assert server.send("GET", path).error["code"] == "not_found"
-
-
 def test_no_page_of_documentation_loads_scripts_from_elsewhere(server: Address) -> None:
     for path in ("/docs", "/redoc", "/openapi.json"):
         assert server.send("GET", path).status == 404
