@@ -148,6 +148,7 @@ def wait_until_gone(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Type", "application/json")
     handler.end_headers()
+    handler.close_connection = True
     for _ in range(500):
         handler.wfile.write(b" ")
         time.sleep(0.02)
