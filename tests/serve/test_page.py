@@ -211,8 +211,8 @@ def test_a_busy_model_says_so_and_is_asked_again(visit: Visit, long_server: tupl
     wait_for(lambda: model.load().num_answering == 0)
     page.click("text=Try again")
     expect(page.locator(".error")).to_be_hidden()
-    page.click("#stop")
     expect(page.locator(".answer .text")).not_to_be_empty()
+    page.click("#stop")
 
 
 def test_images_can_be_pasted_dropped_and_removed(visit: Visit, server: Address, uris: list[str]) -> None:
