@@ -108,7 +108,7 @@ def save_tokenizer(folder: Path, processor: Processor) -> None:
     _without_bos(processor).save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    settings |= {"add_bos_token": False, "legacy": _is_legacy(processor)}  # transformers drops both
+    settings |= {"add_bos_token": False, "legacy": is_legacy(processor)}  # transformers drops both
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -140,11 +140,12 @@ def generation_config(language_model: PreTrainedModel, processor: Processor) -> 
     )
 
 
-def chat_template(processor: Processor) -> str:
+def chat_template(processor: Processor, *, space: bool = True) -> str:
     """Write our template in Jinja, so that the whole prompt tokenised at once gives the ids of our parts.
 
     Where the tokenizer puts a space before the first piece of a text (sentencepiece), that space is written out after
     BOS and after an image, because there the whole prompt has no first piece. A special token gets none.
+    space: False for a reader that puts that space there itself
     """
     template = processor.template
     before_system, after_system = template.system.split("{}") if template.system else ("", "")
@@ -155,7 +156,7 @@ def chat_template(processor: Processor) -> str:
     pieces: dict[str, object] = {
         "IMAGE": before_image + IMAGE_MARK + after_image,
         "MARK": IMAGE_MARK,
-        "SPACE": " " if _puts_space_first(processor) else "",
+        "SPACE": " " if space and _puts_space_first(processor) else "",
         "SPACELESS": [" ", *(token for token in special if any(token in text for text in _markup(template)))],
         "BOS": processor.tokenizer.bos_token if processor.writes_bos else "",
         "OPENING": template.opening,
@@ -193,7 +194,7 @@ def _puts_space_first(processor: Processor) -> bool:
     return str(processor.tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
 
 
-def _is_legacy(processor: Processor) -> bool:
+def is_legacy(processor: Processor) -> bool:
     """Whether the tokenizer puts that space also after a special token (sentencepiece's legacy way)."""
     end = processor.tokenizer.eos_token
     tokens = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer.encode(f"{end}a", add_special_tokens=False))
