@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.models.language_model import longest_sequence
@@ -152,11 +153,9 @@ def _rope_tensors(config: PretrainedConfig) -> dict[str, torch.Tensor]:
     if rope["rope_type"] != "llama3":
         return {}
     size = _rotated(config)
-    plain = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    turns = rope["original_max_position_embeddings"] * plain / (2 * math.pi)  # within the original length
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    smooth = ((turns - low) / (high - low)).clamp(0, 1)  # 0: slow, fully stretched; 1: fast, as it was
-    return {"rope_freqs.weight": 1 / ((1 - smooth) / rope["factor"] + smooth)}
+    plain = rope["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
+    stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    return {"rope_freqs.weight": plain / stretched}
 
 
 def _head_size(config: PretrainedConfig) -> int:
@@ -214,11 +213,9 @@ def _describe_positions(writer: GGUFWriter, config: PretrainedConfig, family: Gg
         writer.add_rope_scaling_yarn_beta_fast(rope.get("beta_fast") or 32.0)
         writer.add_rope_scaling_yarn_beta_slow(rope.get("beta_slow") or 1.0)
     if rope["rope_type"] == "longrope":
-        original = rope["original_max_position_embeddings"]
-        stretch = config.max_position_embeddings / original
         writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
-        writer.add_rope_scaling_orig_ctx_len(original)
-        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(max(stretch, 1)) / math.log(original)))
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_attn_factors(ROPE_INIT_FUNCTIONS["longrope"](config, "cpu")[1])
 
 
 def _sliding_layers(config: PretrainedConfig) -> list[bool]:
