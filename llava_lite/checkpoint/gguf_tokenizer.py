@@ -126,8 +126,8 @@ def _tokens(processor: Processor, num_rows: int) -> tuple[list[str], list[int]]:
 def _describe_special(writer: GGUFWriter, processor: Processor) -> None:
     """Write which tokens begin, end and pad a text, and that no image token is ever generated.
 
-    The template writes BOS as well: llama.cpp takes it off again where it adds one itself, and what tokenises a
-    rendered chat without adding any (llama-cpp-python) needs it.
+    BOS is the template's, as in our folders for transformers: some of llama.cpp's users take a second one off again,
+    and some do not.
     """
     tokenizer = processor.tokenizer
     ids = {
@@ -140,7 +140,7 @@ def _describe_special(writer: GGUFWriter, processor: Processor) -> None:
     for add, number in ids.items():
         if number is not None:
             add(int(number))
-    writer.add_add_bos_token(processor.writes_bos)
+    writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     if processor.image_token_id >= 0:
         writer.add_array("tokenizer.ggml.suppress_tokens", [processor.image_token_id])
@@ -150,17 +150,22 @@ def _describe_special(writer: GGUFWriter, processor: Processor) -> None:
 
 
 def llama_cpp_template(processor: Processor) -> str:
-    """Write our chat template for llama.cpp, which shows an image as a mark in the words of a message."""
+    """Write our chat template for llama.cpp, which shows an image as a mark in the words of a message.
+
+    Spaces behind BOS and images are left out where llama.cpp puts one there (see `_describe_pieces`).
+    """
     before, after = (
-        "".join(line.strip() for line in text.splitlines()).replace("$MARK$", f"'{IMAGE_MARK}'")
+        "".join(line.strip() for line in text.splitlines()).replace("$IMAGE$", f"'{IMAGE_MARK}'")
         for text in (_MARKS_TO_IMAGES, _IMAGES_TO_MARKS)
     )
-    return before + chat_template(processor, space=not is_legacy(processor)) + after
+    spaceless = [IMAGE_MARK, processor.tokenizer.bos_token] if is_legacy(processor) else []
+    shorter = "".join(f".replace('{token} ', '{token}')" for token in spaceless)
+    return before + chat_template(processor) + after.replace("$SHORTER$", shorter)
 
 
 # The mark is <__media__>, or <__media_...__> with something random in it (llama-server).
 _MARKS_TO_IMAGES = """
-{%- set media = namespace(mark=$MARK$, messages=[]) -%}
+{%- set media = namespace(mark=$IMAGE$, messages=[]) -%}
 {%- for message in messages -%}
   {%- if message.content is string -%}{%- set text = message.content -%}
   {%- else -%}{%- set text = message.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join -%}
@@ -182,5 +187,5 @@ _MARKS_TO_IMAGES = """
 """
 _IMAGES_TO_MARKS = """
 {%- endset -%}
-{{ prompt.replace($MARK$, media.mark) }}
+{{ prompt$SHORTER$.replace($IMAGE$, media.mark) }}
 """

@@ -140,12 +140,11 @@ def generation_config(language_model: PreTrainedModel, processor: Processor) -> 
     )
 
 
-def chat_template(processor: Processor, *, space: bool = True) -> str:
+def chat_template(processor: Processor) -> str:
     """Write our template in Jinja, so that the whole prompt tokenised at once gives the ids of our parts.
 
     Where the tokenizer puts a space before the first piece of a text (sentencepiece), that space is written out after
     BOS and after an image, because there the whole prompt has no first piece. A special token gets none.
-    space: False for a reader that puts that space there itself
     """
     template = processor.template
     before_system, after_system = template.system.split("{}") if template.system else ("", "")
@@ -156,7 +155,7 @@ def chat_template(processor: Processor, *, space: bool = True) -> str:
     pieces: dict[str, object] = {
         "IMAGE": before_image + IMAGE_MARK + after_image,
         "MARK": IMAGE_MARK,
-        "SPACE": " " if space and _puts_space_first(processor) else "",
+        "SPACE": " " if _puts_space_first(processor) else "",
         "SPACELESS": [" ", *(token for token in special if any(token in text for text in _markup(template)))],
         "BOS": processor.tokenizer.bos_token if processor.writes_bos else "",
         "OPENING": template.opening,
