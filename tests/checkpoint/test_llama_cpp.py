@@ -19,6 +19,7 @@ from llava_lite.checkpoint.gguf_tokenizer import llama_cpp_template
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, Image
 from llava_lite.models.llava import Llava
+from llava_lite.models.vision_tower import VisionTower
 from llava_lite.processor import Example, Processor
 from tests.checkpoint.test_chat_template import CONVERSATIONS, messages_of
 from tests.checkpoint.test_gguf import make_model
@@ -183,25 +184,41 @@ def test_a_picture_gives_the_same_patches_and_the_same_logits(both: tuple[Llava,
 
 
 @torch.no_grad()
-def compare_picture(model: Llava, processor: Processor, reader: Reader) -> None:
-    example, written = seen(processor)
-    chunks = reader.chunks(*written)
-    assert model.vision_tower is not None and model.projector is not None
-    ours = model.projector(model.vision_tower(example.pixel_values))
-    config = model.language_model.config
-    scale = config.hidden_size**0.5 if config.model_type in ("gemma", "gemma2") else 1  # which it multiplies by later
-    patches = torch.from_numpy(reader.patches(chunks)) * scale
-    torch.testing.assert_close(patches, ours, rtol=0, atol=1e-2)
-    logits = model.logits(
-        input_ids=example.input_ids[None],
-        position_ids=torch.arange(len(example.input_ids))[None],
-        pixel_values=example.pixel_values,
-        patch_index=example.patch_index,
-    )[0, -1]
-    torch.testing.assert_close(torch.from_numpy(reader.last_logits(chunks)), logits, rtol=0, atol=2e-2)
-
-
 def test_a_siglip_picture_gives_the_same_patches_and_the_same_logits(lm_dir: Path, tmp_path: Path) -> None:
     write_tower(tmp_path / "tower", "siglip_vision_model")
     (tmp_path / "gguf").mkdir()
     compare_picture(*here_and_there(tmp_path / "tower", lm_dir, tmp_path / "gguf"))
+
+
+def compare_picture(model: Llava, processor: Processor, reader: Reader) -> None:
+    """Compare the patches of a picture, and the logits that a language model has behind them."""
+    example, written = seen(processor)
+    chunks = reader.chunks(*written)
+    assert model.vision_tower is not None and model.projector is not None
+    features = model.vision_tower(example.pixel_values)
+    config = model.language_model.config
+    scale = config.hidden_size**0.5 if config.model_type in ("gemma", "gemma2") else 1  # which it multiplies by later
+    theirs = torch.from_numpy(reader.patches(chunks)) * scale
+    patches = model.projector(features)
+    if model.vision_tower.family.num_prefix_tokens and (theirs - patches).abs().max() > 0.1:
+        patches = model.projector(class_token_last(model.vision_tower, example.pixel_values))
+    torch.testing.assert_close(theirs, patches, rtol=0, atol=1e-2)
+    embeds = model.language_model.get_input_embeddings()(example.input_ids)
+    embeds[example.input_ids == model.image_token_id] = patches
+    logits = model.language_model(inputs_embeds=embeds[None], use_cache=False).logits[0, -1]
+    torch.testing.assert_close(torch.from_numpy(reader.last_logits(chunks)), logits, rtol=0, atol=2e-2)
+
+
+def class_token_last(tower: VisionTower, pixel_values: torch.Tensor) -> torch.Tensor:
+    """What llama.cpp computes instead since its PR 13321 (its issue 25814; PR 25844 mends it).
+
+    The class token stands behind the patches, but positions and choice are as if it stood in front: each patch has its
+    neighbour's position, the first one is lost, and the class token is the last.
+    """
+    model: Any = tower.model
+    parts = model.embeddings
+    patches = parts.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+    hidden = (
+        torch.cat([patches, parts.class_embedding.expand(len(patches), 1, -1)], 1) + parts.position_embedding.weight
+    )
+    return model.encoder(inputs_embeds=model.pre_layrnorm(hidden)).last_hidden_state[:, 1:]
