@@ -1,13 +1,17 @@
 """Whole models as two files that llama.cpp reads: the language model with its tokenizer, and `mmproj`, the rest.
 
 Weights are those of the model, renamed and rearranged as llama.cpp's own converter does it; each file is read back and
-compared, tensor by tensor. What llama.cpp would compute otherwise is refused, with the reason. What cannot be written
-down in a file, and stays different there:
+compared, tensor by tensor. What llama.cpp would compute otherwise is refused, with the reason. What no file can say,
+and stays different there (tests/checkpoint/test_llama_cpp.py holds all else against llama.cpp itself):
 
-- GELU, in the projector and in towers, is always the tanh approximation, looked up in 16 bits on a CPU (1e-3);
+- GELU, in projectors, in Gemma and in some towers, is the tanh approximation, on a CPU looked up in fp16 (1e-3);
 - a picture is resized first and padded then (we: the other way), always to a square of CLIP's mean colour (122, 116,
   104), also for models of the image modes crop and resize: the same only for square pictures;
-- what spells a special token in people's words becomes that token; NFC is not applied to text (Qwen).
+- a model with windows (Mistral 0.1, Phi-3) sees beyond them, so it is said to hold no more than the first;
+- what spells a special token in people's words becomes that token; text is not brought to NFC (Qwen);
+- of a tower with a class token (CLIP), llama.cpp since May 2025 gives each patch its neighbour's position, drops the
+  first and takes the class token for the last (issue 25814, pull request 25844): a defect that it has to mend, by which
+  answers suffer. The file is right; SigLIP towers are not affected.
 """
 
 from __future__ import annotations

@@ -43,18 +43,27 @@ def describe_tokenizer(writer: GGUFWriter, processor: Processor, *, num_rows: in
     """
     tokenizer = processor.tokenizer
     record: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    model = record["model"]
-    if model["type"] == "BPE" and model["byte_fallback"] and model["vocab"].keys() >= _BYTES:
+    model, changes = record["model"], _changes(record["normalizer"])
+    is_pieces = model["type"] == "BPE" and model["byte_fallback"] and model["vocab"].keys() >= _BYTES
+    is_bytes = model["type"] == "BPE" and not model["byte_fallback"]
+    if is_pieces and changes <= {"Prepend", "Replace"}:
         _describe_pieces(writer, processor, model, num_rows)
-    elif model["type"] == "BPE" and not model["byte_fallback"]:
+    elif is_bytes and changes <= {"NFC"}:
         _describe_bytes(writer, processor, record, num_rows)
     else:
         raise CheckpointError(
-            f"GGUF: llama.cpp's tokenizers are BPE over bytes, or over letters with all bytes as tokens; this one is "
-            f"{model['type']} with {len(model['vocab'].keys() & _BYTES)} of them"
+            "GGUF: llama.cpp's tokenizers are BPE over bytes, or over letters with all bytes as tokens, and change of a "
+            f"text its spaces only; this is {model['type']} with {len(model['vocab'].keys() & _BYTES)} of the bytes, "
+            f"changing text by {', '.join(sorted(changes)) or 'nothing'}"
         )
     _describe_special(writer, processor)
     writer.add_chat_template(llama_cpp_template(processor))
+
+
+def _changes(record: dict[str, Any] | None) -> set[str]:
+    """Return the kinds of changes that a text undergoes before it is split."""
+    steps = record["normalizers"] if record and record["type"] == "Sequence" else [record] if record else []
+    return {str(step["type"]) for step in steps}
 
 
 def _describe_pieces(writer: GGUFWriter, processor: Processor, model: dict[str, Any], num_rows: int) -> None:

@@ -1,5 +1,6 @@
 """What llama.cpp reads is what we have: weights, numbers, tokens, template. What it computes otherwise is refused."""
 
+import copy
 import math
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from llava_lite.checkpoint.gguf_format import write_gguf
@@ -466,11 +468,15 @@ def with_mode(mode: str) -> Callable[[Llava, Processor], tuple[Llava, Processor]
 
 
 def with_words(model: Llava, processor: Processor) -> tuple[Llava, Processor]:
-    from tokenizers import Tokenizer, models
-
     words = Tokenizer(models.WordLevel({"a": 0, "<image>": 1}, unk_token="a"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, additional_special_tokens=["<image>"])
     return model, replace(processor, tokenizer=tokenizer, template=find_template("llava_v0"), bos=False)
+
+
+def in_small_letters(model: Llava, processor: Processor) -> tuple[Llava, Processor]:
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase()])
+    return model, replace(processor, tokenizer=tokenizer)
 
 
 REFUSED = {
@@ -489,7 +495,8 @@ REFUSED = {
         with_config(rope(rope_type="yarn", factor=2.0, attention_factor=1.0)),
         "its yarn sets attention_factor, there they follow from the factor",
     ),
-    "words": (with_words, "this one is WordLevel with 0 of them"),
+    "words": (with_words, "this is WordLevel with 0 of the bytes, changing text by nothing"),
+    "small letters": (in_small_letters, "this is BPE with 256 of the bytes, changing text by Lowercase"),
 }
 
 
