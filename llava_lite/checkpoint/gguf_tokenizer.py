@@ -51,10 +51,11 @@ def describe_tokenizer(writer: GGUFWriter, processor: Processor, *, num_rows: in
     elif is_bytes and changes <= {"NFC"}:
         _describe_bytes(writer, processor, record, num_rows)
     else:
+        num_bytes = len(model["vocab"].keys() & _BYTES)
         raise CheckpointError(
-            "GGUF: llama.cpp's tokenizers are BPE over bytes, or over letters with all bytes as tokens, and change of a "
-            f"text its spaces only; this is {model['type']} with {len(model['vocab'].keys() & _BYTES)} of the bytes, "
-            f"changing text by {', '.join(sorted(changes)) or 'nothing'}"
+            "GGUF: llama.cpp's tokenizers are BPE over bytes, or over letters with all bytes as tokens, and change "
+            f"nothing of a text but its spaces; this is {model['type']} with {num_bytes} of the bytes, changing text "
+            f"by {', '.join(sorted(changes)) or 'nothing'}"
         )
     _describe_special(writer, processor)
     writer.add_chat_template(llama_cpp_template(processor))
