@@ -61,8 +61,9 @@ def find_gguf_family(config: PretrainedConfig) -> GgufFamily:
     family = _FAMILIES.get(config.model_type)
     if family is None:
         raise CheckpointError(f"GGUF: no row for {config.model_type!r}; known: {', '.join(_FAMILIES)}")
-    for problem in _problems(family, config):
-        raise CheckpointError(f"GGUF: llama.cpp cannot run this {config.model_type} as it is: {problem}")
+    if problems := _problems(family, config):
+        reasons = "; ".join(problems)
+        raise CheckpointError(f"GGUF: llama.cpp cannot run this {config.model_type} as it is: {reasons}")
     return family
 
 

@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from jinja2 import Environment, nodes
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
@@ -357,6 +358,13 @@ def test_the_template_takes_parts_as_well(row_processor: Processor) -> None:
         if theirs.startswith("<s>A"):
             ours = ours.replace("<s> ", "<s>").replace("<image> ", "<image>")
         assert theirs == ours
+
+
+def test_the_template_has_only_what_llama_cpps_jinja_reads(row_processor: Processor) -> None:
+    tree = Environment().parse(llama_cpp_template(row_processor))
+    assert not list(tree.find_all(nodes.Tuple))
+    calls = [call for call in tree.find_all(nodes.Call) if getattr(call.node, "attr", "") == "startswith"]
+    assert calls and all(isinstance(call.args[0], nodes.Name) for call in calls)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("f16", torch.float16), ("bf16", torch.bfloat16)])

@@ -129,13 +129,53 @@ def tolerance(model: Llava) -> float:
     return 5e-3 if model.language_model.config.model_type.startswith("gemma") else 1e-4
 
 
-@torch.no_grad()
 def test_text_gives_the_same_logits(both: tuple[Llava, Processor, Reader]) -> None:
     model, _, reader = both
+    compare_text(model, reader)
+
+
+@torch.no_grad()
+def compare_text(model: Llava, reader: Reader) -> None:
     last = model.language_model.config.vocab_size - 10
     ids = torch.randint(5, last, (1, 60), generator=torch.Generator().manual_seed(0))
     ours = model.language_model(input_ids=ids, use_cache=False).logits[0]
-    torch.testing.assert_close(torch.from_numpy(reader.logits(ids[0].tolist())), ours, rtol=0, atol=tolerance(model))
+    theirs = torch.from_numpy(reader.logits(ids[0].tolist()))
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=tolerance(model))
+
+
+THETA = {"rope_theta": 10000.0, "original_max_position_embeddings": 32}
+STRETCHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama linear": ("llama", {"rope_type": "linear", "factor": 4.0}),
+    "llama yarn": ("llama", {"rope_type": "yarn", "factor": 4.0}),
+    "llama llama3": ("llama", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+    "qwen2 yarn": ("qwen2", {"rope_type": "yarn", "factor": 4.0}),
+    "qwen3 yarn": ("qwen3", {"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0, "beta_slow": 2.0}),
+    "phi3 partly": ("phi3", {"rope_type": "default", "partial_rotary_factor": 0.5}),
+    "phi3 longrope": (
+        "phi3",
+        {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.0, 4.0, 5.0]},
+    ),
+    "gemma3_text linear": (
+        "gemma3_text",
+        {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRETCHED)
+def test_stretched_positions_give_the_same_logits(name: str, clip_dir: Path, lm_dir: Path, tmp_path: Path) -> None:
+    family, rope = STRETCHED[name]
+    config = {**LANGUAGES[family].config, **NO_WINDOW.get(family, {})}
+    config["rope_parameters"] = rope if "full_attention" in rope else THETA | rope
+    if family == "phi3":
+        config["original_max_position_embeddings"] = 1024  # llama.cpp takes the long factors in a longer context
+    (tmp_path / "gguf").mkdir()
+    folder = write_language(tmp_path / "lm", replace(LANGUAGES[family], config=config), lm_dir)
+    model, _, reader = here_and_there(clip_dir, folder, tmp_path / "gguf")
+    compare_text(model, reader)
 
 
 def prompt(processor: Processor, conversation: Conversation) -> tuple[str, list[PilImage.Image]]:
