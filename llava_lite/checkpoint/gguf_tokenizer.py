@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 _BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
+_PHI3 = {"</s>", "<s>", "<unk>", "<|endoftext|>"}  # llama.cpp looks these up in it
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -154,9 +155,23 @@ def _describe_special(writer: GGUFWriter, processor: Processor) -> None:
     writer.add_add_eos_token(False)
     if processor.image_token_id >= 0:
         writer.add_array("tokenizer.ggml.suppress_tokens", [processor.image_token_id])
-    # llama.cpp goes by this name: special tokens of Phi-3 swallow the white space behind them
-    swallows = any(token.rstrip for token in tokenizer.added_tokens_decoder.values())
-    writer.add_name("LLaVA Phi-3" if swallows else "LLaVA")
+    writer.add_name(_name(processor))
+
+
+def _name(processor: Processor) -> str:
+    """Return the name of a model, by which llama.cpp knows Phi-3, whose special tokens swallow white space behind them.
+
+    Raises CheckpointError where those of another tokenizer do.
+    """
+    tokens = processor.tokenizer.added_tokens_decoder.values()
+    if not any(token.rstrip for token in tokens):
+        return "LLaVA"
+    if missing := _PHI3 - {token.content for token in tokens}:
+        raise CheckpointError(
+            "GGUF: special tokens of this tokenizer swallow the white space behind them, as llama.cpp knows it of "
+            f"Phi-3's alone, which has {', '.join(sorted(missing))} as well"
+        )
+    return "LLaVA Phi-3"
 
 
 def llama_cpp_template(processor: Processor) -> str:

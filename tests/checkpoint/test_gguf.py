@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from jinja2 import Environment, nodes
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from llava_lite.checkpoint.gguf_format import write_gguf
 from llava_lite.checkpoint.gguf_tokenizer import llama_cpp_template
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.conversation.families import find_template
+from llava_lite.models.language_model import fit_embeddings
 from llava_lite.models.llava import Llava
 from llava_lite.models.projector import make_projector
 from llava_lite.processor import Processor
@@ -523,6 +524,19 @@ def test_a_dinov2_tower_is_refused(lm_dir: Path, tmp_path: Path) -> None:
     write_tower(tmp_path / "tower", "dinov2")
     with pytest.raises(CheckpointError, match="knows CLIP and SigLIP towers, not dinov2"):
         write_gguf(tmp_path, *make_model(tmp_path / "tower", lm_dir))
+
+
+def test_special_tokens_that_swallow_space_are_phi3s_by_name(made: tuple[Llava, Processor], tmp_path: Path) -> None:
+    model, processor = made
+    assert numbers(gguf.GGUFReader(write_gguf(tmp_path, model, processor)[0]))["general.name"] == "LLaVA"
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True, rstrip=True)])
+    processor = replace(processor, tokenizer=tokenizer)
+    fit_embeddings(model.language_model, len(tokenizer) + 1)
+    with pytest.raises(CheckpointError, match=r"Phi-3's alone, which has <\|endoftext\|> as well$"):
+        write_gguf(tmp_path, model, processor)
+    tokenizer.add_tokens([AddedToken("<|endoftext|>", special=True)])
+    assert numbers(gguf.GGUFReader(write_gguf(tmp_path, model, processor)[0]))["general.name"] == "LLaVA Phi-3"
 
 
 @pytest.mark.parametrize(
