@@ -10,7 +10,6 @@ import json
 
 from transformers import PreTrainedTokenizerBase
 
-from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate
 from llava_lite.processor import Processor
 
 
@@ -26,11 +25,13 @@ def chat_template(processor: Processor) -> str:
     before_answer, after_answer = template.answer.split("{}")
     before_image, after_image = template.image.split("{}")
     special = sorted(processor.tokenizer.get_added_vocab())
+    spaced = _puts_space_first(processor)
     pieces: dict[str, object] = {
-        "IMAGE": before_image + IMAGE_MARK + after_image,
-        "MARK": IMAGE_MARK,
-        "SPACE": " " if _puts_space_first(processor) else "",
-        "SPACELESS": [" ", *(token for token in special if any(token in text for text in _markup(template)))],
+        "IMAGE": before_image + processor.image_token + after_image,
+        "MARK": processor.image_token,
+        "FIRST": " " if spaced and processor.writes_bos and not (processor.whole and template.bos) else "",
+        "SPACE": " " if spaced and not processor.whole else "",
+        "SPACELESS": [" ", *(token for token in special if any(token in text for text in _markup(processor)))],
         "BOS": processor.tokenizer.bos_token if processor.writes_bos else "",
         "OPENING": template.opening,
         "BETWEEN": template.between,
@@ -65,8 +66,9 @@ def _literal(value: object) -> str:
     return f"({text[1:-1]},)" if isinstance(value, list) else text
 
 
-def _markup(template: ChatTemplate) -> tuple[str, ...]:
-    return (template.user, template.answer, template.system, template.opening, template.between, IMAGE_MARK)
+def _markup(processor: Processor) -> tuple[str, ...]:
+    template = processor.template
+    return (template.user, template.answer, template.system, template.opening, template.between, processor.image_token)
 
 
 def _puts_space_first(processor: Processor) -> bool:
@@ -129,7 +131,7 @@ _JINJA = """
 {{ $BOS$ }}
 {%- for piece in body.split($MARK$) -%}
   {%- if not loop.first -%}{{ $MARK$ }}{%- endif -%}
-  {%- if piece and (not loop.first or $BOS$) and not piece.startswith($SPACELESS$) -%}{{ $SPACE$ }}{%- endif -%}
+  {%- if piece and not piece.startswith($SPACELESS$) -%}{{ $FIRST$ if loop.first else $SPACE$ }}{%- endif -%}
   {{ piece }}
 {%- endfor -%}
 """

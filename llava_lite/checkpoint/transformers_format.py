@@ -6,96 +6,100 @@ The chat template written here reproduces the training prompt, so that transform
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import GenerationConfig, LlavaConfig, LlavaProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from PIL import Image as PilImage
+from transformers import (
+    GenerationConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llava_lite.checkpoint.chat_template import chat_template, is_legacy, with_chat_template
+from llava_lite.images.layout import is_anyres
 from llava_lite.models.language_model import is_plain
 from llava_lite.models.llava import Llava
-from llava_lite.models.vision_tower import VisionTower
+from llava_lite.models.vision_tower import TowerFamily
 from llava_lite.processor import Processor
 
-# Our names -> the names of published folders, which transformers, vLLM and SGLang read: all patterns, in this order.
-_NAMES = (
-    (r"^projector\.0\.", "multi_modal_projector.linear_1."),
-    (r"^projector\.2\.", "multi_modal_projector.linear_2."),
-)
-_VISION_MODEL = ((r"^vision_tower\.model\.", "vision_tower.vision_model."),)
-_DINOV2 = (
-    (r"^vision_tower\.model\.", "vision_tower."),
-    (r"\.attention\.q_proj\.", ".attention.attention.query."),
-    (r"\.attention\.k_proj\.", ".attention.attention.key."),
-    (r"\.attention\.v_proj\.", ".attention.attention.value."),
-    (r"\.attention\.o_proj\.", ".attention.output.dense."),
-)
-_TOWER_NAMES = {"clip_vision_model": _VISION_MODEL, "siglip_vision_model": _VISION_MODEL, "dinov2": _DINOV2}
+
+def why_not_native(model: Llava, processor: Processor) -> str:
+    """Return what transformers' Llava or LlavaNext class cannot express of a model with a tower; "" where nothing.
+
+    Where nothing is named, the class computes what this model computes, and knows its weights by name.
+    """
+    assert model.vision_tower is not None and model.projector is not None and processor.transform is not None
+    vision_config, transform = model.vision_tower.model.config, processor.transform
+    assert is_anyres(transform.mode) == (model.projector.image_newline is not None)  # see `parts.fit_newline`
+    if model.projector.kind != "mlp2x_gelu":
+        return f"projector {model.projector.kind} (the class has mlp2x_gelu alone)"
+    if not is_plain(model.language_model.config):
+        return f"the soft-capping of {model.language_model.config.model_type}'s head (the class's head is a matrix)"
+    if vision_config.model_type == "dinov2" and vision_config.use_swiglu_ffn:  # two of ours are one matrix there
+        return "DINOv2's SwiGLU layers (published folders have other matrices)"
+    if not is_anyres(transform.mode):
+        return ""
+    if transform.mode != "anyres":
+        return f"image mode {transform.mode} (LlavaNext thins no mosaic; LlavaOnevision is another model)"
+    if transform.size != vision_config.image_size:
+        return (
+            f"image mode anyres on tiles of {transform.size} pixels of a tower whose positions are made for "
+            f"{vision_config.image_size} (LlavaNext cuts tiles of this size)"
+        )
+    if transform.tower.resample != PilImage.Resampling.BICUBIC:
+        return "image mode anyres of a tower whose pictures are not resized bicubically (LlavaNext has one filter)"
+    return ""
 
 
-def is_native(model: Llava) -> bool:
-    """Whether transformers' Llava class computes exactly what this model computes, and knows its weights by name."""
-    projector = model.projector
-    if model.vision_tower is None or projector is None:
-        return False
-    plain_projector = projector.kind == "mlp2x_gelu" and projector.image_newline is None
-    return plain_projector and is_plain(model.language_model.config) and not _has_gates(model.vision_tower)
-
-
-def native_names(model: Llava) -> dict[str, str]:
-    """Our names of a model's weights -> the published ones."""
-    assert model.vision_tower is not None
-    patterns = _NAMES + _TOWER_NAMES[model.vision_tower.model.config.model_type]
-    return {name: _rename(name, patterns) for name in model.state_dict()}
-
-
-def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
-    if not name.startswith("language_model."):
-        for pattern, instead in patterns:
-            name = re.sub(pattern, instead, name)
-    return name
-
-
-def _has_gates(tower: VisionTower) -> bool:
-    """Whether it is DINOv2's giant, whose published folder has its gate and its values in one matrix."""
-    return tower.model.config.model_type == "dinov2" and bool(tower.model.config.use_swiglu_ffn)
-
-
-def native_config(model: Llava, num_patches: int) -> LlavaConfig:
-    """Describe a model as transformers does; num_patches: visual tokens of a tile.
+def native_config(model: Llava, processor: Processor) -> LlavaConfig | LlavaNextConfig:
+    """Describe a model as transformers does.
 
     The tower has no layers above the selected one, hence layer -1: for transformers this is the last block's output,
     before any final norm. `default` drops one class token, `full` drops none.
     """
-    assert model.vision_tower is not None
+    assert model.vision_tower is not None and processor.transform is not None
     text_config = model.language_model.config
-    return LlavaConfig(
-        vision_config=model.vision_tower.model.config.to_dict(),
-        text_config=text_config.to_dict(),
-        image_token_index=model.image_token_id,
-        image_seq_length=num_patches,
-        vision_feature_select_strategy=_select_strategy(model.vision_tower),
-        vision_feature_layer=-1,
-        tie_word_embeddings=bool(text_config.tie_word_embeddings),
-        architectures=["LlavaForConditionalGeneration"],
-        dtype=model.language_model.dtype,
+    settings: dict[str, Any] = {
+        "vision_config": model.vision_tower.model.config.to_dict(),
+        "text_config": text_config.to_dict(),
+        "image_token_index": model.image_token_id,
+        "image_seq_length": processor.num_patches,
+        "vision_feature_select_strategy": select_strategy(model.vision_tower.family),
+        "vision_feature_layer": -1,
+        "tie_word_embeddings": bool(text_config.tie_word_embeddings),
+        "dtype": model.language_model.dtype,
+    }
+    if not is_anyres(processor.transform.mode):
+        return LlavaConfig(**settings, architectures=["LlavaForConditionalGeneration"])
+    return LlavaNextConfig(
+        **settings,
+        image_grid_pinpoints=processor.transform.pinpoints,
+        architectures=["LlavaNextForConditionalGeneration"],
     )
 
 
-def _select_strategy(tower: VisionTower) -> Literal["default", "full"]:
-    return "default" if tower.family.num_prefix_tokens else "full"
+def select_strategy(family: TowerFamily) -> Literal["default", "full"]:
+    """Return what transformers calls dropping as many class tokens as these towers have."""
+    return "default" if family.num_prefix_tokens else "full"
 
 
 def save_native_processor(folder: Path, model: Llava, processor: Processor) -> None:
     """Write tokenizer, image processor and chat template as `AutoProcessor` reads them."""
     assert model.vision_tower is not None and processor.transform is not None
-    LlavaProcessor(
+    family = model.vision_tower.family
+    processor_class = LlavaNextProcessor if is_anyres(processor.transform.mode) else LlavaProcessor
+    processor_class(
         image_processor=processor.transform.image_processor,
         tokenizer=_without_bos(processor),
         patch_size=model.vision_tower.model.config.patch_size,
-        vision_feature_select_strategy=_select_strategy(model.vision_tower),
-        num_additional_image_tokens=model.vision_tower.family.num_prefix_tokens,
+        vision_feature_select_strategy=select_strategy(family),
+        num_additional_image_tokens=family.num_prefix_tokens,
+        image_token=processor.image_token,
         chat_template=chat_template(processor),
     ).save_pretrained(folder)
     processor.transform.image_processor.save_pretrained(folder)  # what older readers look for
