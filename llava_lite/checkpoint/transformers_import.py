@@ -120,13 +120,14 @@ def _read_transform(folder: Path, config: PretrainedConfig) -> ImageTransform:
 
 
 def _derive(folder: Path, theirs: Any, image_token: str) -> ChatTemplate:
-    """Read a processor's own chat template; where it writes no BOS, the tokenizer does as it does."""
+    """Read a processor's chat template, or else its tokenizer's; where it writes no BOS, the tokenizer may."""
+    in_tokenizer = None if theirs.chat_template is not None else theirs.tokenizer.chat_template
     remedy = f"say which it was trained with: template=..., one of {', '.join(sorted(TEMPLATES))}"
-    if theirs.chat_template is None:
+    if theirs.chat_template is None and in_tokenizer is None:
         raise CheckpointError(f"{folder}: has no chat template; {remedy}")
 
     def render(messages: list[dict[str, Any]], ask: bool) -> str:
-        return str(theirs.apply_chat_template(messages, add_generation_prompt=ask))
+        return str(theirs.apply_chat_template(messages, chat_template=in_tokenizer, add_generation_prompt=ask))
 
     try:
         template = derive_template("processor", render, theirs.tokenizer.bos_token, image_token=image_token)
