@@ -56,6 +56,22 @@ def why_not_native(model: Llava, processor: Processor) -> str:
     return ""
 
 
+def differences(processor: Processor) -> list[str]:
+    """Say where transformers, reading such a folder, does otherwise than this model; see docs/interchange.md."""
+    told = ["people's words that spell a special token are text here and that token there"]
+    if processor.transform is not None:
+        told.append("with torchvision installed, pixels are off by up to 2/255; AutoProcessor takes backend='pil'")
+    if processor.end_text:
+        told.append(f"answers end at {processor.end_text!r}: pass tokenizer=... to generate, for its stop_strings")
+    if processor.transform is not None and is_anyres(processor.transform.mode):
+        told += [
+            "of several pictures in a conversation each is cut into tiles there, and is one padded tile here",
+            "about 1 in 70,000 sizes of pictures gets two rows of patches more there (88 x 55 on tiles of 336)",
+            "readers that take image_grid_pinpoints as (width, height) transpose the grid of pictures within one tile",
+        ]
+    return told
+
+
 def native_config(model: Llava, processor: Processor) -> LlavaConfig | LlavaNextConfig:
     """Describe a model as transformers does.
 
