@@ -38,11 +38,11 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
         raise CheckpointError(f"export: no dtype {dtype!r}; there are: {', '.join(DTYPES)}")
     dtype = dtype or _stored_dtype(source)
     with new_folder(out) as work:
+        whole, written = Path(source), work / "whole"
         if holds_adapter(source):
-            merge_checkpoint(source, work / "merged", dtype=dtype)
-        whole = str(work / "merged") if holds_adapter(source) else source
-        model, processor = open_ready(whole, DTYPES[dtype], as_trained=False)
-        written = work / "whole"
+            whole = work / "merged"
+            merge_checkpoint(source, whole, dtype=dtype)
+        model, processor = open_ready(whole, DTYPES[dtype])
         if format == "gguf":
             from llava_lite.checkpoint.gguf_format import write_gguf
 
@@ -63,7 +63,7 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
 def _check_native(source: str, model: Llava, processor: Processor) -> None:
     reason = why_not_native(model, processor) if model.vision_tower is not None else ""
     if reason:
-        raise CheckpointError(f"{source}: transformers' Llava classes cannot express its {reason}")
+        raise CheckpointError(f"{source}: transformers' Llava classes cannot express {reason}")
 
 
 def _read_back(written: Path, model: Llava, processor: Processor) -> float:

@@ -24,6 +24,7 @@ from llava_lite.checkpoint.parts import (
     CheckpointError,
     Parts,
     assemble,
+    choose_template,
     find_part,
     find_parts,
     fit_newline,
@@ -39,6 +40,9 @@ from llava_lite.models import adapter
 from llava_lite.models.adapter import Quantize
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
+
+Template = str | dict[str, object] | None
+"""As `choose_template` takes it; None: the checkpoint's own."""
 
 
 def save(
@@ -99,11 +103,11 @@ def load(
     folder: or the id of any of these on the hub. An adapter stays beside its base, not merged.
     vision_tower, language_model: where to find a part that a checkpoint without it has lost.
     quantize: how the language model is held; by default as the checkpoint says, whole unless it is an adapter's.
-    template: a row of the table, instead of the one that the checkpoint says, or does not say.
+    template: as `choose_template` takes it, instead of the one that the checkpoint says, or does not say.
     Raises CheckpointError, PartError or AdapterError: not a checkpoint, lost parts, missing or unexpected weights.
     """
     model, processor = _load(find_folder(folder), dtype, vision_tower, language_model, quantize, template)
-    return model, processor if template is None else processor.with_template(find_template(template))
+    return model, _with_template(processor, template)
 
 
 def _load(
@@ -112,7 +116,7 @@ def _load(
     vision_tower: str | None,
     language_model: str | None,
     quantize: Quantize | Literal["recorded"] | None,
-    template: str | None,
+    template: Template,
 ) -> tuple[Llava, Processor]:
     config = read_config(folder)
     about = config.get("llava_lite", {})
@@ -121,7 +125,8 @@ def _load(
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
         model, processor = assemble(parts, dtype=dtype, quantize=how)
     elif "checkpoint" in about:
-        model, processor = load(_find_base(about, folder, language_model), dtype=dtype, quantize=how)
+        base = find_folder(_find_base(about, folder, language_model))
+        model, processor = _load(base, dtype, None, None, how, about["template"])
         processor = _as_recorded(processor, about)
         fit_newline(model, processor)
     elif config["model_type"] in (*NATIVE, "llava_lite"):
@@ -136,7 +141,11 @@ def _load(
     return model, processor
 
 
-def _read_whole(folder: Path, config: dict, template: str | None) -> Whole:
+def _with_template(processor: Processor, template: str | None) -> Processor:
+    return processor if template is None else processor.with_template(choose_template(template, processor.tokenizer))
+
+
+def _read_whole(folder: Path, config: dict, template: Template) -> Whole:
     return read_whole(folder, config) if "llava_lite" in config else read_foreign(folder, config, template)
 
 
@@ -148,12 +157,11 @@ def load_processor(
     template: str | None = None,
 ) -> Processor:
     """Return the processor that `load` gives; reads no weights. Raises as it."""
-    processor = _load_processor(find_folder(folder), vision_tower, language_model, template)
-    return processor if template is None else processor.with_template(find_template(template))
+    return _with_template(_load_processor(find_folder(folder), vision_tower, language_model, template), template)
 
 
 def _load_processor(
-    folder: Path, vision_tower: str | None, language_model: str | None, template: str | None
+    folder: Path, vision_tower: str | None, language_model: str | None, template: Template
 ) -> Processor:
     config = read_config(folder)
     about = config.get("llava_lite", {})
@@ -163,7 +171,8 @@ def _load_processor(
         )
         return make_processor(parts)
     if "checkpoint" in about:
-        return _as_recorded(load_processor(_find_base(about, folder, language_model, verify=False)), about)
+        base = find_folder(_find_base(about, folder, language_model, verify=False))
+        return _as_recorded(_load_processor(base, None, None, about["template"]), about)
     if config["model_type"] in (*NATIVE, "llava_lite"):
         return _read_whole(folder, config, template).processor
     return make_processor(Parts(None, str(folder), template=template or about.get("template")))

@@ -37,22 +37,22 @@ def why_not_native(model: Llava, processor: Processor) -> str:
     vision_config, transform = model.vision_tower.model.config, processor.transform
     assert is_anyres(transform.mode) == (model.projector.image_newline is not None)  # see `parts.fit_newline`
     if model.projector.kind != "mlp2x_gelu":
-        return f"projector {model.projector.kind} (the class has mlp2x_gelu alone)"
+        return f"the projector {model.projector.kind} (the class has mlp2x_gelu alone)"
     if not is_plain(model.language_model.config):
         return f"the soft-capping of {model.language_model.config.model_type}'s head (the class's head is a matrix)"
     if vision_config.model_type == "dinov2" and vision_config.use_swiglu_ffn:  # two of ours are one matrix there
-        return "DINOv2's SwiGLU layers (published folders have other matrices)"
+        return "the SwiGLU layers of DINOv2 (published folders have other matrices)"
     if not is_anyres(transform.mode):
         return ""
     if transform.mode != "anyres":
-        return f"image mode {transform.mode} (LlavaNext thins no mosaic; LlavaOnevision is another model)"
+        return f"the image mode {transform.mode} (LlavaNext thins no mosaic; LlavaOnevision is another model)"
     if transform.size != vision_config.image_size:
         return (
-            f"image mode anyres on tiles of {transform.size} pixels of a tower whose positions are made for "
+            f"the image mode anyres on tiles of {transform.size} pixels of a tower whose positions are made for "
             f"{vision_config.image_size} (LlavaNext cuts tiles of this size)"
         )
     if transform.tower.resample != PilImage.Resampling.BICUBIC:
-        return "image mode anyres of a tower whose pictures are not resized bicubically (LlavaNext has one filter)"
+        return "the image mode anyres of a tower whose pictures are not resized bicubically (LlavaNext has one filter)"
     return ""
 
 

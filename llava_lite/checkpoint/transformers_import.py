@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image as PilImage
 from transformers import AutoConfig, AutoProcessor, PretrainedConfig
 
-from llava_lite.checkpoint.parts import CheckpointError, count_visual_tokens
+from llava_lite.checkpoint.parts import CheckpointError, choose_template, count_visual_tokens
 from llava_lite.checkpoint.transformers_format import select_strategy
 from llava_lite.checkpoint.whole import Whole
 from llava_lite.conversation.derived import derive_template
-from llava_lite.conversation.families import TEMPLATES, find_template
+from llava_lite.conversation.families import TEMPLATES
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate
 from llava_lite.images.layout import is_anyres
@@ -29,10 +29,10 @@ from llava_lite.processor import Processor, prepare_tokenizer
 _PROJECTOR = "mlp2x_gelu"
 
 
-def read_foreign(folder: Path, config: dict, template: str | None) -> Whole:
+def read_foreign(folder: Path, config: dict, template: str | dict[str, object] | None) -> Whole:
     """Read what a folder of transformers' says of its model, all but the weights.
 
-    template: a row of the table, instead of the one that the folder's own chat template writes.
+    template: as `choose_template` takes it, instead of the one that the folder's own chat template writes.
     Raises CheckpointError, PartError, ImageError or ConversationError.
     """
     parsed = _parse(folder, config)
@@ -80,7 +80,9 @@ def _complain(config: PretrainedConfig) -> str:
     return "; ".join(complaints)
 
 
-def _read_processor(folder: Path, config: PretrainedConfig, cut: PretrainedConfig, template: str | None) -> Processor:
+def _read_processor(
+    folder: Path, config: PretrainedConfig, cut: PretrainedConfig, template: str | dict[str, object] | None
+) -> Processor:
     try:
         theirs = AutoProcessor.from_pretrained(folder)
         image_token = str(theirs.image_token)
@@ -96,7 +98,7 @@ def _read_processor(folder: Path, config: PretrainedConfig, cut: PretrainedConfi
     transform = _read_transform(folder, config)
     processor = Processor(
         tokenizer=tokenizer,
-        template=find_template(template) if template else _derive(folder, theirs, image_token),
+        template=choose_template(template, tokenizer) if template else _derive(folder, theirs, image_token),
         transform=transform,
         num_patches=count_visual_tokens(cut, _PROJECTOR, transform),
         bos=bos,

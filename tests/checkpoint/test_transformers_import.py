@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from llava_lite.models.pretrained import PartError
 from llava_lite.processor import Processor
 from tests.families import make_gemma_tokenizer, make_qwen_tokenizer
 from tests.foreign import BOS_ROLES, CHATML, GEMMA, ROLES, SQUARE, TILE, padding_image_processor, write_foreign
+from tests.models.test_adapter import LORA
+from tests.test_house import ROOT, config_of
 
 PICTURES = [PilImage.linear_gradient("L").resize(size).convert("RGB").rotate(30) for size in ((70, 40), (40, 90))]
 MAKERS = {
@@ -319,3 +322,23 @@ def test_a_folder_without_a_processor_says_so(foreign_dir: Path, tmp_path: Path,
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match="no LLaVA processor here"):
         load_processor(folder)
+
+
+def test_an_adapter_beside_it_remembers_the_template_that_was_given(foreign_dir: Path, tmp_path: Path) -> None:
+    silent = edit(tmp_path / "m", foreign_dir)
+    (silent / "chat_template.jinja").unlink()
+    model, processor = load(silent, dtype=torch.float32, template="vicuna_v1")
+    model.add_lora(LORA)
+    save(tmp_path / "a", model, processor, parts=str(silent))
+    assert load_processor(tmp_path / "a").fingerprint == processor.fingerprint
+    assert load(tmp_path / "a", dtype=torch.float32)[1].template.name == "vicuna_v1"
+
+
+def test_stage_two_starts_from_it_with_the_template_that_it_lacks(foreign_dir: Path, tmp_path: Path) -> None:
+    silent = edit(tmp_path / "m", foreign_dir)
+    (silent / "chat_template.jinja").unlink()
+    finetune = sys.modules[config_of(ROOT / "train" / "finetune.py").__module__]
+    start = finetune.ModelConfig(checkpoint=str(silent), template="vicuna_v1", image_mode="pad")
+    model, processor = finetune.start_model(start)
+    assert processor.template.name == "vicuna_v1" and processor.transform.mode == "pad"
+    assert model.vision_tower.model.config.num_hidden_layers == 3
