@@ -1,6 +1,6 @@
-"""Whole models as transformers' own folders: `LlavaForConditionalGeneration` and `AutoProcessor` open them as they are.
+"""Whole models as transformers' own folders: its Llava class, for anyres its LlavaNext, and `AutoProcessor` open them.
 
-The chat template written here reproduces the training prompt, so that transformers' processor gives our input_ids.
+Only what these classes compute exactly is written so; `why_not_native` names what keeps a model from it.
 """
 
 from __future__ import annotations

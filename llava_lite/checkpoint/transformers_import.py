@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image as PilImage
 from transformers import AutoConfig, AutoProcessor, PretrainedConfig
 
@@ -27,6 +28,7 @@ from llava_lite.models.vision_tower import TOWERS, cut_config, left_out
 from llava_lite.processor import Processor, prepare_tokenizer
 
 _PROJECTOR = "mlp2x_gelu"
+_TOWERS = [name for name, family in TOWERS.items() if family.config_class.model_type == name]  # vision halves alone
 
 
 def read_foreign(folder: Path, config: dict, template: str | dict[str, object] | None) -> Whole:
@@ -37,10 +39,6 @@ def read_foreign(folder: Path, config: dict, template: str | dict[str, object] |
     """
     parsed = _parse(folder, config)
     vision_config, text_config = parsed.vision_config, parsed.text_config
-    find_language_family(text_config.model_type, folder)
-    if vision_config.model_type not in TOWERS:
-        known = ", ".join(TOWERS)
-        raise CheckpointError(f"{folder}: unknown vision tower {vision_config.model_type!r}; known: {known}")
     if complaints := _complain(parsed):
         raise CheckpointError(f"{folder}: a LLaVA of transformers with what this version has not: {complaints}")
     text_config.tie_word_embeddings = parsed.tie_word_embeddings
@@ -55,10 +53,16 @@ def read_foreign(folder: Path, config: dict, template: str | dict[str, object] |
 
 
 def _parse(folder: Path, config: dict) -> PretrainedConfig:
+    """Read a config as transformers does, which knows what it leaves out. Raises CheckpointError, PartError."""
     try:
+        vision, text = (dict(config.get(name) or {}) for name in ("vision_config", "text_config"))
+        tower = vision.get("model_type", "clip_vision_model")
+        if tower not in _TOWERS:
+            raise CheckpointError(f"{folder}: unknown vision tower {tower!r}; known: {', '.join(_TOWERS)}")
+        find_language_family(text.get("model_type", "llama"), folder)
         return AutoConfig.for_model(**config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: config.json: {str(error).splitlines()[0]}") from None
+    except (StrictDataclassError, TypeError) as error:
+        raise CheckpointError(f"{folder}: config.json is broken: {' '.join(str(error).split())}") from None
 
 
 def _complain(config: PretrainedConfig) -> str:

@@ -293,9 +293,10 @@ def vision(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ({"projector_hidden_act": "relu"}, "projector_hidden_act relu"),
         ({"multimodal_projector_bias": False}, "a projector without bias"),
         ({"image_token_index": 7}, r"config.json has the image token at 7, and '<image>' is at \d+"),
-        ({"vision_config": {"model_type": "vit"}}, "unknown vision tower 'vit'; known: clip"),
+        ({"vision_config": {"model_type": "vit"}}, "unknown vision tower 'vit'; known: clip_vision_model"),
         ({"text_config": {"model_type": "opt"}}, "unknown language model 'opt'"),
-        ({"vision_config": {"model_type": "nothing"}}, r"config.json: "),
+        ({"image_token_index": "x"}, "config.json is broken: .*'image_token_index' expected int, got str"),
+        ({"text_config": 3}, "config.json is broken: 'int' object is not iterable"),
     ],
 )
 def test_what_ours_cannot_follow_is_refused_with_why(
