@@ -1,4 +1,4 @@
-"""Checkpoints that hold a whole model with a vision tower: all weights, and what makes its tensors."""
+"""Checkpoints that hold a whole model: all weights, and what makes its tensors. A tower is written as it is run."""
 
 from __future__ import annotations
 
