@@ -9,7 +9,9 @@ What cannot be expressed is refused by name; what the other side does in its own
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from llava_lite.checkpoint.folder import base_of, holds_adapter, read_config, save
 from llava_lite.checkpoint.hub import find_folder
@@ -22,6 +24,7 @@ from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 
 FORMATS = ("transformers", "original", "gguf")
+_GGUF_DTYPES: Mapping[str, Literal["f32", "f16", "bf16"]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None = None) -> str:
@@ -42,16 +45,13 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
         if holds_adapter(source):
             whole = work / "merged"
             merge_checkpoint(source, whole, dtype=dtype)
-        model, processor = open_ready(whole, DTYPES[dtype])
         if format == "gguf":
-            from llava_lite.checkpoint.gguf_format import write_gguf
-
-            write_gguf(written, model, processor)  # compares what it wrote itself, tensor by tensor
-            return f"{out}: written for llama.cpp"
+            return f"{out}: written for llama.cpp: {_write_gguf(written, whole, dtype)}"
+        model, processor = open_ready(whole, DTYPES[dtype])
         if format == "original":
             from llava_lite.checkpoint.original_format import write_original
 
-            write_original(written, model, processor)
+            write_original(written, model, processor, stands_at=out)
         else:
             _check_native(source, model, processor)
             save(written, model, processor)
@@ -60,6 +60,15 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
         difference = _read_back(written, model, processor, template)
     told = f"{out}: written as {_kind(out)}; read back, logits differ by at most {difference:.2g}"
     return "\n".join([told, *(differences(processor) if format == "transformers" else [])])
+
+
+def _write_gguf(written: Path, whole: Path, dtype: str) -> str:
+    """Write the files, which are compared tensor by tensor where they are written; return their names."""
+    from llava_lite.checkpoint.gguf_format import write_gguf
+
+    written.mkdir()
+    files = write_gguf(written, *open_ready(whole, DTYPES["float32"]), dtype=_GGUF_DTYPES[dtype])
+    return ", ".join(path.name for path in files)
 
 
 def _check_native(source: str, model: Llava, processor: Processor) -> None:
