@@ -1,6 +1,7 @@
 """Save and load (Llava, Processor). The kinds of folder, by what config.json says:
 
-model_type llava        a whole model as transformers has it, plus our section `llava_lite`: template, image mode, BOS
+model_type llava(_next) a whole model as transformers has it, plus our section `llava_lite`: template, image mode, BOS;
+                        or without it, of other making
 model_type llava_lite   a whole model that class cannot express, or (with `parts`) a projector and where its parts are,
                         or (with `adapter`) a PEFT adapter, a projector and where the rest is: parts, or a `checkpoint`
 any other               a language model alone, text only
@@ -16,17 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from transformers.initialization import no_init_weights
+from safetensors.torch import save_file
 
+from llava_lite.checkpoint.hub import find_folder
 from llava_lite.checkpoint.parts import (
     CheckpointError,
     Parts,
     assemble,
-    count_visual_tokens,
+    choose_template,
     find_part,
     find_parts,
     fit_newline,
@@ -34,33 +32,17 @@ from llava_lite.checkpoint.parts import (
     record_part,
     record_parts,
 )
-from llava_lite.checkpoint.transformers_format import (
-    generation_config,
-    is_native,
-    native_config,
-    native_names,
-    save_native_processor,
-    save_tokenizer,
-    with_chat_template,
-)
+from llava_lite.checkpoint.transformers_import import read_foreign
+from llava_lite.checkpoint.weights import PROJECTOR, fill, read_weights
+from llava_lite.checkpoint.whole import NATIVE, Whole, load_whole, read_whole, write_whole
 from llava_lite.conversation.families import find_template, record_template
-from llava_lite.images.transform import ImageTransform
 from llava_lite.models import adapter
 from llava_lite.models.adapter import Quantize
-from llava_lite.models.language_model import (
-    find_language_family,
-    load_language_model,
-    load_tokenizer,
-    longest_sequence,
-)
 from llava_lite.models.llava import Llava
-from llava_lite.models.pretrained import complain_of_weights
-from llava_lite.models.projector import make_projector
-from llava_lite.models.vision_tower import TOWERS, VisionTower
-from llava_lite.processor import Processor, prepare_tokenizer
+from llava_lite.processor import Processor
 
-_PROJECTOR = "projector.safetensors"
-_MAX_SHARD = "5GB"
+Template = str | dict[str, object] | None
+"""As `choose_template` takes it; None: the checkpoint's own."""
 
 
 def save(
@@ -81,7 +63,7 @@ def save(
     weights = model.state_dict() if weights is None else weights
     with writing(folder) as new:
         if parts is None:
-            config = _write_whole(new, model, processor, dict(weights))
+            config = write_whole(new, model, processor, dict(weights))
         else:
             config = _write_trained(new, folder, model, processor, parts, weights)
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -114,14 +96,28 @@ def load(
     vision_tower: str | None = None,
     language_model: str | None = None,
     quantize: Quantize | Literal["recorded"] | None = "recorded",
+    template: str | None = None,
 ) -> tuple[Llava, Processor]:
-    """Open any folder that `save` wrote, or a language model alone. An adapter stays beside its base, not merged.
+    """Open any folder that `save` wrote, a LLaVA of transformers of other making, or a language model alone.
 
+    folder: or the id of any of these on the hub. An adapter stays beside its base, not merged.
     vision_tower, language_model: where to find a part that a checkpoint without it has lost.
     quantize: how the language model is held; by default as the checkpoint says, whole unless it is an adapter's.
+    template: as `choose_template` takes it, instead of the one that the checkpoint says, or does not say.
     Raises CheckpointError, PartError or AdapterError: not a checkpoint, lost parts, missing or unexpected weights.
     """
-    folder = Path(folder)
+    model, processor = _load(find_folder(folder), dtype, vision_tower, language_model, quantize, template)
+    return model, _with_template(processor, template)
+
+
+def _load(
+    folder: Path,
+    dtype: torch.dtype,
+    vision_tower: str | None,
+    language_model: str | None,
+    quantize: Quantize | Literal["recorded"] | None,
+    template: Template,
+) -> tuple[Llava, Processor]:
     config = read_config(folder)
     about = config.get("llava_lite", {})
     how: Quantize | None = about.get("quantize") if quantize == "recorded" else quantize
@@ -129,25 +125,44 @@ def load(
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
         model, processor = assemble(parts, dtype=dtype, quantize=how)
     elif "checkpoint" in about:
-        model, processor = load(_find_base(about, folder, language_model), dtype=dtype, quantize=how)
+        base = find_folder(_find_base(about, folder, language_model))
+        model, processor = _load(base, dtype, None, None, how, about["template"])
         processor = _as_recorded(processor, about)
         fit_newline(model, processor)
-    elif config["model_type"] in ("llava", "llava_lite"):
-        return _load_whole(folder, config, about, dtype, how)
+    elif config["model_type"] in (*NATIVE, "llava_lite"):
+        whole = _read_whole(folder, config, template)
+        return load_whole(folder, whole, dtype=dtype, quantize=how), whole.processor
     else:
-        return assemble(Parts(None, str(folder), template=about.get("template")), dtype=dtype, quantize=how)
+        return assemble(Parts(None, str(folder), template=template or about.get("template")), dtype=dtype, quantize=how)
     if model.projector is not None:
-        _fill(model.projector, _read_weights(folder), folder)
+        fill(model.projector, read_weights(folder), folder)
     if "adapter" in about:
         model.read_lora(folder)
     return model, processor
 
 
+def _with_template(processor: Processor, template: str | None) -> Processor:
+    return processor if template is None else processor.with_template(choose_template(template, processor.tokenizer))
+
+
+def _read_whole(folder: Path, config: dict, template: Template) -> Whole:
+    return read_whole(folder, config) if "llava_lite" in config else read_foreign(folder, config, template)
+
+
 def load_processor(
-    folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None
+    folder: str | Path,
+    *,
+    vision_tower: str | None = None,
+    language_model: str | None = None,
+    template: str | None = None,
 ) -> Processor:
     """Return the processor that `load` gives; reads no weights. Raises as it."""
-    folder = Path(folder)
+    return _with_template(_load_processor(find_folder(folder), vision_tower, language_model, template), template)
+
+
+def _load_processor(
+    folder: Path, vision_tower: str | None, language_model: str | None, template: Template
+) -> Processor:
     config = read_config(folder)
     about = config.get("llava_lite", {})
     if "parts" in about:
@@ -156,20 +171,21 @@ def load_processor(
         )
         return make_processor(parts)
     if "checkpoint" in about:
-        return _as_recorded(load_processor(_find_base(about, folder, language_model, verify=False)), about)
-    if config["model_type"] in ("llava", "llava_lite"):
-        return _whole_processor(folder, config)
-    return make_processor(Parts(None, str(folder), template=about.get("template")))
+        base = find_folder(_find_base(about, folder, language_model, verify=False))
+        return _as_recorded(_load_processor(base, None, None, about["template"]), about)
+    if config["model_type"] in (*NATIVE, "llava_lite"):
+        return _read_whole(folder, config, template).processor
+    return make_processor(Parts(None, str(folder), template=template or about.get("template")))
 
 
 def holds_projector_alone(folder: str | Path) -> bool:
     """Whether a checkpoint is what align writes: a projector, and where its parts are. Raises CheckpointError."""
-    return "parts" in read_config(Path(folder)).get("llava_lite", {}) and not holds_adapter(folder)
+    return "parts" in read_config(find_folder(folder)).get("llava_lite", {}) and not holds_adapter(folder)
 
 
 def holds_adapter(folder: str | Path) -> bool:
     """Whether a checkpoint is an adapter, and where what it stands beside is. Raises CheckpointError."""
-    return "adapter" in read_config(Path(folder)).get("llava_lite", {})
+    return "adapter" in read_config(find_folder(folder)).get("llava_lite", {})
 
 
 def base_of(folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None) -> Parts | str:
@@ -177,12 +193,12 @@ def base_of(folder: str | Path, *, vision_tower: str | None = None, language_mod
 
     Raises CheckpointError for a part that is gone.
     """
-    folder = Path(folder)
-    about = read_config(folder).get("llava_lite", {})
+    found = find_folder(folder)
+    about = read_config(found).get("llava_lite", {})
     if "parts" in about:
         again = {"vision_tower": vision_tower, "language_model": language_model}
-        return find_parts(about["parts"], folder, verify=False, **again)
-    return _find_base(about, folder, language_model, verify=False) if "checkpoint" in about else str(folder)
+        return find_parts(about["parts"], found, verify=False, **again)
+    return _find_base(about, found, language_model, verify=False) if "checkpoint" in about else str(folder)
 
 
 def read_config(folder: Path) -> dict:
@@ -197,10 +213,8 @@ def read_config(folder: Path) -> dict:
         config["model_type"]
     except (json.JSONDecodeError, KeyError, TypeError):
         raise CheckpointError(f"{path}: broken, or it does not say its model_type") from None
-    if config["model_type"] in ("llava", "llava_lite") and "llava_lite" not in config:
-        raise CheckpointError(
-            f"{folder}: a LLaVA folder of other making; it does not say which chat template it was trained with"
-        )
+    if config["model_type"] == "llava_lite" and "llava_lite" not in config:
+        raise CheckpointError(f"{path}: broken, its section llava_lite is gone")
     return config
 
 
@@ -213,7 +227,7 @@ def _write_trained(
     weights: Mapping[str, torch.Tensor],
 ) -> dict:
     if model.projector is not None:
-        save_file(_below("projector.", weights), new / _PROJECTOR)
+        save_file(_below("projector.", weights), new / PROJECTOR)
     seen: dict[str, object] = {"template": record_template(processor.template)}
     if processor.transform is not None:
         seen["image_mode"] = processor.transform.mode
@@ -242,141 +256,3 @@ def _as_recorded(processor: Processor, about: dict) -> Processor:
     """Give a base's processor the template and the image mode that an adapter was trained with."""
     processor = processor.with_template(find_template(about["template"]))
     return processor.with_image_mode(about["image_mode"]) if "image_mode" in about else processor
-
-
-def _write_whole(new: Path, model: Llava, processor: Processor, weights: dict[str, torch.Tensor]) -> dict:
-    language_model = model.language_model
-    about: dict[str, object] = {"template": record_template(processor.template), "bos": processor.bos}
-    generation_config(language_model, processor).save_pretrained(new)
-    if language_model.config.tie_word_embeddings:
-        del weights["language_model.lm_head.weight"]
-    if model.vision_tower is None:
-        _write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
-        with_chat_template(processor).save_pretrained(new)
-        return {**_plain(language_model.config), "llava_lite": about}
-    assert model.projector is not None and processor.transform is not None
-    about["projector"] = model.projector.kind
-    about |= {"image_mode": processor.transform.mode, "tower_short_side": processor.transform.tower.short_side}
-    if is_native(model):
-        names = native_names(model)
-        _write_weights(new, {names[name]: w for name, w in weights.items()})
-        save_native_processor(new, model, processor)
-        return {**_plain(native_config(model, processor.num_patches)), "llava_lite": about}
-    _write_weights(new, weights)
-    save_tokenizer(new, processor)
-    processor.transform.image_processor.save_pretrained(new)
-    return {
-        "model_type": "llava_lite",
-        "vision_config": _plain(model.vision_tower.model.config),
-        "text_config": _plain(language_model.config),
-        "llava_lite": about,
-    }
-
-
-def _load_whole(
-    folder: Path, config: dict, about: dict, dtype: torch.dtype, quantize: Quantize | None
-) -> tuple[Llava, Processor]:
-    vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
-    find_language_family(text_config.model_type, folder)
-    processor = _whole_processor(folder, config)
-    weights = _read_weights(folder)
-    with no_init_weights():
-        tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
-        if quantize is None:
-            language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
-    if quantize is not None:
-        inside = {name: weights.pop(name) for name in sorted(weights) if name.startswith("language_model.")}
-        language_model = load_language_model(
-            str(folder),
-            dtype=dtype,
-            quantize=quantize,
-            config=text_config,
-            weights={name.removeprefix("language_model."): weight for name, weight in inside.items()},
-        )
-    projector = make_projector(about["projector"], tower.hidden_size, text_config.hidden_size).to(dtype)
-    model = Llava(
-        vision_tower=tower,
-        projector=projector,
-        language_model=language_model,
-        image_token_id=processor.image_token_id,
-        quantize=quantize,
-    )
-    fit_newline(model, processor)  # it has its place before weights are read
-    if config["model_type"] == "llava":
-        ours = {theirs: name for name, theirs in native_names(model).items()}
-        weights = {ours.get(name, name): weight for name, weight in weights.items()}
-    if quantize is not None:  # the language model is whole already
-        _fill(torch.nn.ModuleDict({n: p for n, p in model.parts().items() if n != "language_model"}), weights, folder)
-    else:
-        _fill(model, weights, folder)
-        language_model.tie_weights()
-    return model, processor
-
-
-def _whole_processor(folder: Path, config: dict) -> Processor:
-    about = config["llava_lite"]
-    vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
-    tokenizer = load_tokenizer(str(folder))
-    prepare_tokenizer(tokenizer, image=True)
-    transform = ImageTransform.from_tower(folder, about.get("image_mode"))
-    if "tower_short_side" in about:  # what only crop needs, preprocessor_config.json does not say in other modes
-        transform = transform.with_short_side(about["tower_short_side"])
-    return Processor(
-        tokenizer=tokenizer,
-        template=find_template(about["template"]),
-        transform=transform,
-        num_patches=count_visual_tokens(vision_config, about["projector"], transform),
-        bos=about["bos"],
-        max_positions=longest_sequence(text_config),
-    )
-
-
-def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    try:
-        missing, unexpected = module.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # a size that differs
-        raise CheckpointError(f"{folder}: {str(error).splitlines()[-1].strip()}") from None
-    tied = {"language_model.lm_head.weight"} if _ties(module) else set()
-    complain_of_weights(folder, set(missing) - tied, unexpected)
-
-
-def _ties(module: torch.nn.Module) -> bool:
-    return isinstance(module, Llava) and bool(module.language_model.config.tie_word_embeddings)
-
-
-def _sub_config(config: dict) -> PretrainedConfig:
-    return AutoConfig.for_model(**config)
-
-
-def _plain(config: PretrainedConfig) -> dict:
-    return json.loads(config.to_json_string(use_diff=False))
-
-
-def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    split = split_torch_state_dict_into_shards(weights, max_shard_size=_MAX_SHARD)
-    for filename, names in split.filename_to_tensors.items():
-        shard = {name: weights[name].detach().cpu().contiguous() for name in names}
-        save_file(shard, folder / filename, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all weight files a checkpoint has; the index, if there is one, says which these must be."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = [name for name in ("model.safetensors", _PROJECTOR) if (folder / name).is_file()]
-    if not names or any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{folder}: no weights (model.safetensors or {_PROJECTOR}) beside its config.json")
-    weights: dict[str, torch.Tensor] = {}
-    for name in names:
-        try:
-            weights |= load_file(folder / name)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{folder / name}: cannot be read ({error}); the file is missing or damaged"
-            ) from None
-    return weights

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from llava_lite.checkpoint.chat_template import chat_template, is_legacy
 from llava_lite.checkpoint.parts import CheckpointError
-from llava_lite.checkpoint.transformers_format import chat_template, is_legacy
 from llava_lite.conversation.template import IMAGE_MARK
 from llava_lite.processor import Processor
 

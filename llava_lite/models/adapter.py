@@ -161,9 +161,17 @@ def quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def cast_rest(language_model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Give what is not quantised (embeddings, norms, head) a dtype; transformers refuses to, of a quantised model."""
+def settle(language_model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give what is not quantised (embeddings, norms, head) a dtype; transformers refuses to, of a quantised model.
+
+    On a CPU with bf16 units, bitsandbytes packs weights of 4 bits anew when they are first used: their scales lose
+    digits, small matrices fail, and they cannot be dequantised any more. That is turned off here.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
     for module in language_model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
         if not _is_quantized(module):
             for weight in module.parameters(recurse=False):
                 weight.data = weight.data.to(dtype)

@@ -96,7 +96,7 @@ def load_language_model(
         weights=weights,
     )
     if quantize:
-        adapter.cast_rest(model, dtype)
+        adapter.settle(model, dtype)
     return model
 
 
