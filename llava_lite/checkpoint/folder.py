@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
@@ -43,6 +41,7 @@ from llava_lite.checkpoint.transformers_format import (
     save_tokenizer,
     with_chat_template,
 )
+from llava_lite.checkpoint.weights import PROJECTOR, fill, read_weights, write_weights
 from llava_lite.conversation.families import find_template, record_template
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models import adapter
@@ -54,13 +53,9 @@ from llava_lite.models.language_model import (
     longest_sequence,
 )
 from llava_lite.models.llava import Llava
-from llava_lite.models.pretrained import complain_of_weights
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import TOWERS, VisionTower
 from llava_lite.processor import Processor, prepare_tokenizer
-
-_PROJECTOR = "projector.safetensors"
-_MAX_SHARD = "5GB"
 
 
 def save(
@@ -137,7 +132,7 @@ def load(
     else:
         return assemble(Parts(None, str(folder), template=about.get("template")), dtype=dtype, quantize=how)
     if model.projector is not None:
-        _fill(model.projector, _read_weights(folder), folder)
+        fill(model.projector, read_weights(folder), folder)
     if "adapter" in about:
         model.read_lora(folder)
     return model, processor
@@ -213,7 +208,7 @@ def _write_trained(
     weights: Mapping[str, torch.Tensor],
 ) -> dict:
     if model.projector is not None:
-        save_file(_below("projector.", weights), new / _PROJECTOR)
+        save_file(_below("projector.", weights), new / PROJECTOR)
     seen: dict[str, object] = {"template": record_template(processor.template)}
     if processor.transform is not None:
         seen["image_mode"] = processor.transform.mode
@@ -251,7 +246,7 @@ def _write_whole(new: Path, model: Llava, processor: Processor, weights: dict[st
     if language_model.config.tie_word_embeddings:
         del weights["language_model.lm_head.weight"]
     if model.vision_tower is None:
-        _write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
+        write_weights(new, {name.removeprefix("language_model."): w for name, w in weights.items()})
         with_chat_template(processor).save_pretrained(new)
         return {**_plain(language_model.config), "llava_lite": about}
     assert model.projector is not None and processor.transform is not None
@@ -259,10 +254,10 @@ def _write_whole(new: Path, model: Llava, processor: Processor, weights: dict[st
     about |= {"image_mode": processor.transform.mode, "tower_short_side": processor.transform.tower.short_side}
     if is_native(model):
         names = native_names(model)
-        _write_weights(new, {names[name]: w for name, w in weights.items()})
+        write_weights(new, {names[name]: w for name, w in weights.items()})
         save_native_processor(new, model, processor)
         return {**_plain(native_config(model, processor.num_patches)), "llava_lite": about}
-    _write_weights(new, weights)
+    write_weights(new, weights)
     save_tokenizer(new, processor)
     processor.transform.image_processor.save_pretrained(new)
     return {
@@ -279,7 +274,7 @@ def _load_whole(
     vision_config, text_config = (_sub_config(config[name]) for name in ("vision_config", "text_config"))
     find_language_family(text_config.model_type, folder)
     processor = _whole_processor(folder, config)
-    weights = _read_weights(folder)
+    weights = read_weights(folder)
     with no_init_weights():
         tower = VisionTower(TOWERS[vision_config.model_type].model_class(vision_config)).to(dtype)
         if quantize is None:
@@ -306,9 +301,9 @@ def _load_whole(
         ours = {theirs: name for name, theirs in native_names(model).items()}
         weights = {ours.get(name, name): weight for name, weight in weights.items()}
     if quantize is not None:  # the language model is whole already
-        _fill(torch.nn.ModuleDict({n: p for n, p in model.parts().items() if n != "language_model"}), weights, folder)
+        fill(torch.nn.ModuleDict({n: p for n, p in model.parts().items() if n != "language_model"}), weights, folder)
     else:
-        _fill(model, weights, folder)
+        fill(model, weights, folder)
         language_model.tie_weights()
     return model, processor
 
@@ -331,52 +326,9 @@ def _whole_processor(folder: Path, config: dict) -> Processor:
     )
 
 
-def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    try:
-        missing, unexpected = module.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # a size that differs
-        raise CheckpointError(f"{folder}: {str(error).splitlines()[-1].strip()}") from None
-    tied = {"language_model.lm_head.weight"} if _ties(module) else set()
-    complain_of_weights(folder, set(missing) - tied, unexpected)
-
-
-def _ties(module: torch.nn.Module) -> bool:
-    return isinstance(module, Llava) and bool(module.language_model.config.tie_word_embeddings)
-
-
 def _sub_config(config: dict) -> PretrainedConfig:
     return AutoConfig.for_model(**config)
 
 
 def _plain(config: PretrainedConfig) -> dict:
     return json.loads(config.to_json_string(use_diff=False))
-
-
-def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    split = split_torch_state_dict_into_shards(weights, max_shard_size=_MAX_SHARD)
-    for filename, names in split.filename_to_tensors.items():
-        shard = {name: weights[name].detach().cpu().contiguous() for name in names}
-        save_file(shard, folder / filename, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all weight files a checkpoint has; the index, if there is one, says which these must be."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = [name for name in ("model.safetensors", _PROJECTOR) if (folder / name).is_file()]
-    if not names or any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{folder}: no weights (model.safetensors or {_PROJECTOR}) beside its config.json")
-    weights: dict[str, torch.Tensor] = {}
-    for name in names:
-        try:
-            weights |= load_file(folder / name)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{folder / name}: cannot be read ({error}); the file is missing or damaged"
-            ) from None
-    return weights

@@ -131,11 +131,10 @@ def most_tokens(mode: str, num_patches: int) -> int:
     """Return a number of visual tokens that no picture exceeds, whatever its size."""
     if not is_anyres(mode):
         return num_patches
-    grids = _GRIDS if mode == "anyres" else _GRIDS_MAX
-    num_tiles: float = max(across * down for across, down in grids)
+    num_tiles: float = max(across * down for across, down in grids(mode))
     if (most := _max_tiles(mode)) is not None:
         num_tiles = min(num_tiles, _THIN_FROM**2 * most)
-    num_rows = max(down for _, down in grids) * math.isqrt(num_patches)
+    num_rows = max(down for _, down in grids(mode)) * math.isqrt(num_patches)
     return num_patches + math.ceil(num_tiles * num_patches) + num_rows
 
 
@@ -152,7 +151,12 @@ def choose_grid(image_size: Size, mode: str, tile_size: int) -> Size:
         kept = min(int(width * scale) * int(height * scale), width * height)
         return kept, kept - canvas_width * canvas_height
 
-    return max(_GRIDS if mode == "anyres" else _GRIDS_MAX, key=merit)
+    return max(grids(mode), key=merit)
+
+
+def grids(mode: str) -> Sequence[Size]:
+    """Return the grids, tiles across and down, that an anyres mode chooses from; the first wins among equals."""
+    return _GRIDS if mode == "anyres" else _GRIDS_MAX
 
 
 def place(image_size: Size, canvas: Size) -> tuple[Size, Size]:

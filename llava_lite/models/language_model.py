@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.hub import cached_file
 
 from llava_lite.models import adapter
 from llava_lite.models.adapter import Quantize
@@ -100,12 +102,28 @@ def load_language_model(
     return model
 
 
-def load_tokenizer(name_or_dir: str) -> PreTrainedTokenizerBase:
-    """Load a language model's tokenizer. Raises PartError where there is none."""
+def load_tokenizer(name_or_dir: str, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """Load a language model's tokenizer. Raises PartError where there is none.
+
+    config: what the language model is, where config.json there says it in a way that transformers does not know.
+    """
+    legacy = {"legacy": True} if _is_silent(name_or_dir) else {}
     try:
-        return AutoTokenizer.from_pretrained(name_or_dir)
+        return AutoTokenizer.from_pretrained(name_or_dir, config=config, **legacy)
     except (OSError, ValueError) as error:
         raise PartError(f"{name_or_dir}: no tokenizer here ({str(error).splitlines()[0]})") from None
+
+
+def _is_silent(name_or_dir: str) -> bool:
+    """Whether there is only Llama's sentencepiece model, and nothing says whether it is read in the `legacy` way.
+
+    It is: transformers took it so until version 5, which takes it for the other.
+    """
+    settings = get_tokenizer_config(name_or_dir)
+    if settings.get("tokenizer_class") != "LlamaTokenizer" or settings.get("legacy") is not None:
+        return False
+    quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(name_or_dir, "tokenizer.json", **quietly) is None
 
 
 def fit_embeddings(model: PreTrainedModel, num_tokens: int) -> None:

@@ -151,9 +151,12 @@ def count_patches(config: PretrainedConfig, tile_size: int) -> int:
     return int(tile_size // config.patch_size) ** 2
 
 
-def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtype) -> VisionTower:
+def load_vision_tower(
+    name_or_dir: str, *, feature_layer: int, dtype: torch.dtype, weights: dict[str, torch.Tensor] | None = None
+) -> VisionTower:
     """Load a tower that stops at `feature_layer` (-2: LLaVA's, the output of the last block but one).
 
+    weights: those of the whole tower where they are read already; `name_or_dir` then says what they are.
     Raises PartError for an unknown `model_type`, a layer that is not there, missing or unexpected weights.
     """
     vision = read_tower_config(name_or_dir)
@@ -161,7 +164,8 @@ def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtyp
     shorter = cut_config(vision, feature_layer, name_or_dir)
     above = "|".join(str(i) for i in range(shorter.num_hidden_layers, vision.num_hidden_layers)) or "none"
     leave = rf"{family.leave}|{family.layers}({above})\."
-    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter))
+    model = load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter, weights=weights)
+    return VisionTower(model)
 
 
 def cut_config(vision: PretrainedConfig, feature_layer: int, where: object) -> PretrainedConfig:

@@ -202,7 +202,7 @@ def test_an_interrupted_save_does_not_load(llava: tuple[Llava, Processor], tmp_p
 def test_shards_are_indexed_and_come_back(
     llava: tuple[Llava, Processor], tmp_path: Path, world: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("llava_lite.checkpoint.folder._MAX_SHARD", "100KB")
+    monkeypatch.setattr("llava_lite.checkpoint.weights._MAX_SHARD", "100KB")
     save(tmp_path, *llava)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     assert_same(llava, load(tmp_path, dtype=torch.float32), world)
