@@ -3,6 +3,7 @@
 model_type llava        a whole model as transformers has it, plus our section `llava_lite`: template, image mode, BOS
 model_type llava_lite   a whole model that class cannot express, or (with `parts`) a projector and where its parts are,
                         or (with `adapter`) a PEFT adapter, a projector and where the rest is: parts, or a `checkpoint`
+any with fields mm_*    the original LLaVA's layouts: `original_layouts`
 any other               a language model alone, text only
 """
 
@@ -20,10 +21,13 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
+from llava_lite.checkpoint.original_config import is_original
+from llava_lite.checkpoint.original_layouts import base_of_original, find_layout, load_original, open_original
 from llava_lite.checkpoint.parts import (
     CheckpointError,
     Parts,
     assemble,
+    choose_template,
     count_visual_tokens,
     find_part,
     find_parts,
@@ -108,11 +112,14 @@ def load(
     dtype: torch.dtype,
     vision_tower: str | None = None,
     language_model: str | None = None,
+    template: str | None = None,
     quantize: Quantize | Literal["recorded"] | None = "recorded",
 ) -> tuple[Llava, Processor]:
-    """Open any folder that `save` wrote, or a language model alone. An adapter stays beside its base, not merged.
+    """Open any folder that `save` or the original LLaVA wrote, or a language model alone. An adapter is not merged.
 
     vision_tower, language_model: where to find a part that a checkpoint without it has lost.
+    template: the chat template, as `choose_template` takes it, instead of the checkpoint's. The original's checkpoints
+    do not say it: there it is told by the tokenizer's tokens, or it is the one of the language model's family.
     quantize: how the language model is held; by default as the checkpoint says, whole unless it is an adapter's.
     Raises CheckpointError, PartError or AdapterError: not a checkpoint, lost parts, missing or unexpected weights.
     """
@@ -120,11 +127,27 @@ def load(
     config = read_config(folder)
     about = config.get("llava_lite", {})
     how: Quantize | None = about.get("quantize") if quantize == "recorded" else quantize
+    again = {"vision_tower": vision_tower, "language_model": language_model}
+    if is_original(config):
+        return load_original(open_original(folder, config, template=template, **again), dtype=dtype, quantize=how)
+    model, processor = _load_own(folder, config, about, dtype, how, again)
+    return model, _with_template(processor, template)
+
+
+def _load_own(
+    folder: Path,
+    config: dict,
+    about: dict,
+    dtype: torch.dtype,
+    how: Quantize | None,
+    again: dict[str, str | None],
+) -> tuple[Llava, Processor]:
     if "parts" in about:
-        parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
+        parts = find_parts(about["parts"], folder, verify=True, **again)
         model, processor = assemble(parts, dtype=dtype, quantize=how)
     elif "checkpoint" in about:
-        model, processor = load(_find_base(about, folder, language_model), dtype=dtype, quantize=how)
+        base = _find_base(about, folder, again["language_model"])
+        model, processor = load(base, dtype=dtype, quantize=how, vision_tower=again["vision_tower"])
         processor = _as_recorded(processor, about)
         fit_newline(model, processor)
     elif config["model_type"] in ("llava", "llava_lite"):
@@ -139,19 +162,29 @@ def load(
 
 
 def load_processor(
-    folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None
+    folder: str | Path,
+    *,
+    vision_tower: str | None = None,
+    language_model: str | None = None,
+    template: str | None = None,
 ) -> Processor:
     """Return the processor that `load` gives; reads no weights. Raises as it."""
     folder = Path(folder)
     config = read_config(folder)
+    again = {"vision_tower": vision_tower, "language_model": language_model}
+    if is_original(config):
+        original = open_original(folder, config, template=template, **again)
+        return make_processor(original.parts, original.text_config)
+    return _with_template(_own_processor(folder, config, again), template)
+
+
+def _own_processor(folder: Path, config: dict, again: dict[str, str | None]) -> Processor:
     about = config.get("llava_lite", {})
     if "parts" in about:
-        parts = find_parts(
-            about["parts"], folder, verify=False, vision_tower=vision_tower, language_model=language_model
-        )
-        return make_processor(parts)
+        return make_processor(find_parts(about["parts"], folder, verify=False, **again))
     if "checkpoint" in about:
-        return _as_recorded(load_processor(_find_base(about, folder, language_model, verify=False)), about)
+        base = _find_base(about, folder, again["language_model"], verify=False)
+        return _as_recorded(load_processor(base, vision_tower=again["vision_tower"]), about)
     if config["model_type"] in ("llava", "llava_lite"):
         return _whole_processor(folder, config)
     return make_processor(Parts(None, str(folder), template=about.get("template")))
@@ -159,12 +192,18 @@ def load_processor(
 
 def holds_projector_alone(folder: str | Path) -> bool:
     """Whether a checkpoint is what align writes: a projector, and where its parts are. Raises CheckpointError."""
-    return "parts" in read_config(Path(folder)).get("llava_lite", {}) and not holds_adapter(folder)
+    config = read_config(Path(folder))
+    if is_original(config):
+        return find_layout(Path(folder)) == "projector"
+    return "parts" in config.get("llava_lite", {}) and not holds_adapter(folder)
 
 
 def holds_adapter(folder: str | Path) -> bool:
     """Whether a checkpoint is an adapter, and where what it stands beside is. Raises CheckpointError."""
-    return "adapter" in read_config(Path(folder)).get("llava_lite", {})
+    config = read_config(Path(folder))
+    if is_original(config):
+        return find_layout(Path(folder)) == "adapter"
+    return "adapter" in config.get("llava_lite", {})
 
 
 def base_of(folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None) -> Parts | str:
@@ -173,9 +212,12 @@ def base_of(folder: str | Path, *, vision_tower: str | None = None, language_mod
     Raises CheckpointError for a part that is gone.
     """
     folder = Path(folder)
-    about = read_config(folder).get("llava_lite", {})
+    config = read_config(folder)
+    about = config.get("llava_lite", {})
+    again = {"vision_tower": vision_tower, "language_model": language_model}
+    if is_original(config):
+        return base_of_original(open_original(folder, config, **again))
     if "parts" in about:
-        again = {"vision_tower": vision_tower, "language_model": language_model}
         return find_parts(about["parts"], folder, verify=False, **again)
     return _find_base(about, folder, language_model, verify=False) if "checkpoint" in about else str(folder)
 
@@ -186,13 +228,15 @@ def read_config(folder: Path) -> dict:
     if not path.is_file():
         steps = sorted(folder.glob("step-*/config.json"))
         hint = f"; a run stopped here, its newest checkpoint is {steps[-1].parent}" if steps else ""
+        if (folder / "mm_projector.bin").is_file():
+            hint = "; mm_projector.bin needs the config.json that the original wrote with it"
         raise CheckpointError(f"{folder}: not a checkpoint (no config.json){hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         config["model_type"]
     except (json.JSONDecodeError, KeyError, TypeError):
         raise CheckpointError(f"{path}: broken, or it does not say its model_type") from None
-    if config["model_type"] in ("llava", "llava_lite") and "llava_lite" not in config:
+    if config["model_type"] in ("llava", "llava_lite") and "llava_lite" not in config and not is_original(config):
         raise CheckpointError(
             f"{folder}: a LLaVA folder of other making; it does not say which chat template it was trained with"
         )
@@ -231,6 +275,10 @@ def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 def _find_base(about: dict, folder: Path, instead: str | None, *, verify: bool = True) -> str:
     return find_part("checkpoint", about["checkpoint"], folder, verify=verify, instead=instead)
+
+
+def _with_template(processor: Processor, which: str | None) -> Processor:
+    return processor if which is None else processor.with_template(choose_template(which, processor.tokenizer))
 
 
 def _as_recorded(processor: Processor, about: dict) -> Processor:

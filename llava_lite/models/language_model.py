@@ -10,6 +10,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -107,20 +108,21 @@ def load_tokenizer(name_or_dir: str, config: PretrainedConfig | None = None) -> 
 
     config: what the language model is, where config.json there says it in a way that transformers does not know.
     """
-    legacy = {"legacy": True} if _is_silent(name_or_dir) else {}
     try:
-        return AutoTokenizer.from_pretrained(name_or_dir, config=config, **legacy)
+        if _is_sentencepiece_alone(name_or_dir):  # `legacy` where nothing says so, as transformers took it before 5
+            legacy = get_tokenizer_config(name_or_dir).get("legacy") is not False
+            return LlamaTokenizer.from_pretrained(name_or_dir, legacy=legacy)
+        return AutoTokenizer.from_pretrained(name_or_dir, config=config)
     except (OSError, ValueError) as error:
         raise PartError(f"{name_or_dir}: no tokenizer here ({str(error).splitlines()[0]})") from None
 
 
-def _is_silent(name_or_dir: str) -> bool:
-    """Whether there is only Llama's sentencepiece model, and nothing says whether it is read in the `legacy` way.
+def _is_sentencepiece_alone(name_or_dir: str) -> bool:
+    """Whether it is Llama's tokenizer and there is only its tokenizer.model.
 
-    It is: transformers took it so until version 5, which takes it for the other.
+    For some a model_type transformers 5 takes that for another tokenizer, which cuts words otherwise.
     """
-    settings = get_tokenizer_config(name_or_dir)
-    if settings.get("tokenizer_class") != "LlamaTokenizer" or settings.get("legacy") is not None:
+    if get_tokenizer_config(name_or_dir).get("tokenizer_class") != "LlamaTokenizer":
         return False
     quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     return cached_file(name_or_dir, "tokenizer.json", **quietly) is None
