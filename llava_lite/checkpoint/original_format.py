@@ -50,6 +50,7 @@ def write_original(folder: Path, model: Llava, processor: Processor, *, stands_a
     Raises CheckpointError that says what the original cannot express.
     """
     _check(model, processor)
+    folder.mkdir(parents=True, exist_ok=True)
     assert model.vision_tower is not None and processor.transform is not None
     weights = _weights(model, processor)
     write_weights(folder, weights)
