@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -56,8 +57,9 @@ def read_text_config(config: dict[str, Any], where: object) -> PretrainedConfig:
     known = (config_class().to_dict().keys() | _ROPE) - _NOT_THE_MODELS
     try:
         return config_class(**{key: value for key, value in config.items() if key in known})
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{where}: its config.json is not that of a {family} ({error})") from None
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{where}: its config.json is not that of a {family} ({reason})") from None
 
 
 def check(config: dict[str, Any], vision: PretrainedConfig, where: object) -> None:

@@ -107,11 +107,12 @@ def read_adapter(folder: Path, language_model: PreTrainedModel) -> Lora:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        saved = read_pickled(folder / PICKLED) if _is_pickled(folder) else load_file(folder / WEIGHTS)
+        saved = None if _is_pickled(folder) else load_file(folder / WEIGHTS)
         targets = tuple(config["target_modules"])
         lora = Lora(rank=config["r"], alpha=config["lora_alpha"], dropout=config["lora_dropout"], targets=targets)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{folder}: {CONFIG} or {WEIGHTS} is missing or damaged ({error})") from None
+    saved = read_pickled(folder / PICKLED) if saved is None else saved
     if more := sorted(key for key in _MORE if config.get(key) not in (None, False, {}, [], "none")):
         raise AdapterError(f"{folder / CONFIG}: sets {', '.join(more)}; only plain LoRA is read; merge it with PEFT")
     lora = attach(language_model, lora)

@@ -29,6 +29,7 @@ from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import PartError
 from llava_lite.processor import Processor
+from llava_lite.recipes import find, load_recipe
 from tests.checkpoint.original_llava import TOWER, Plain, write_json, write_weights
 from tests.conftest import assemble_lively
 from tests.families import LANGUAGES, special_tokens, write_language, write_tower
@@ -120,9 +121,9 @@ def test_a_whole_folder_computes_what_the_original_does(
 def test_the_language_model_is_what_the_model_type_says(model_type: str, family: str) -> None:
     from llava_lite.checkpoint.original_config import read_text_config
 
-    config = {"model_type": model_type, "hidden_size": 48, "rope_theta": 500.0, "mm_hidden_size": 5, "torch_dtype": "a"}
+    config = {"model_type": model_type, "hidden_size": 64, "rope_theta": 500.0, "mm_hidden_size": 5, "torch_dtype": "a"}
     text = read_text_config(config, "x")
-    assert (text.model_type, text.hidden_size, text.rope_parameters["rope_theta"]) == (family, 48, 500.0)
+    assert (text.model_type, text.hidden_size, text.rope_parameters["rope_theta"]) == (family, 64, 500.0)
     assert not {"mm_hidden_size", "torch_dtype"} & text.to_dict().keys()
 
 
@@ -448,6 +449,19 @@ def test_what_was_read_is_saved_and_finetuned_as_any_other(
     assert torch.equal(our_logits(*adapted, picture), our_logits(model, processor, picture))
 
 
+def test_finetuning_starts_from_all_but_an_adapter(plain: Plain, tmp_path: Path) -> None:
+    finetune = load_recipe(find("train", "finetune"))
+    plain = replace(plain, fields={"image_aspect_ratio": "square"})
+    plain.write_whole(tmp_path / "whole")
+    plain.write_projector(tmp_path / "projector")
+    plain.write_lora(tmp_path / "adapter", base=str(plain.language_model))
+    for name, mode in (("whole", "crop"), ("projector", "pad")):
+        model, processor = finetune.start_model(finetune.ModelConfig(checkpoint=str(tmp_path / name)))
+        assert processor.transform.mode == mode and torch.equal(model.projector[0].weight, plain.layers[0][0])
+    with pytest.raises(CheckpointError, match="an adapter; make it whole first, with llava-lite merge"):
+        finetune.start_model(finetune.ModelConfig(checkpoint=str(tmp_path / "adapter")))
+
+
 # ---- written
 
 
@@ -495,7 +509,7 @@ def test_read_and_written_is_the_same_folder(language_dirs, clip_dir, tmp_path, 
     config, written = plain.config(), json.loads((tmp_path / "out" / "config.json").read_text())
     same = {*plain.text_config, *ANYRES, "rope_theta", "rope_scaling", "mm_hidden_size", "mm_projector_type"}
     same |= {"mm_vision_select_feature", "mm_use_im_start_end", "mm_use_im_patch_token", "use_mm_proj"}
-    same -= {"rope_parameters", "dtype", "transformers_version", "architectures", "model_type"}
+    same -= {"rope_parameters", "dtype", "transformers_version", "architectures", "model_type", "head_dim"}
     assert {key: written.get(key) for key in same} == {key: config.get(key) for key in same}
     theirs, ours = (load_tokenizer(str(folder)) for folder in (plain.language_model, tmp_path / "out"))
     assert ours.get_vocab() == theirs.get_vocab()
