@@ -6,6 +6,7 @@ the pieces. Any other is a tokenizer.json in the spelling of that time. What was
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -32,7 +33,9 @@ def drops_image_token(processor: Processor) -> bool:
 
 def write_original_tokenizer(folder: Path, processor: Processor, text_config: PretrainedConfig) -> None:
     """Write the tokenizer. Raises CheckpointError where it would not come back the same."""
-    tokenizer = processor.tokenizer
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    if processor.writes_bos and tokenizer.encode("a")[0] != tokenizer.bos_token_id:  # that of our own checkpoints
+        tokenizer.add_bos_token = True
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     if drops_image_token(processor):
         backend["added_tokens"] = [token for token in backend["added_tokens"] if token["content"] != IMAGE_MARK]
@@ -101,12 +104,12 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
 
 
 def _compare(folder: Path, processor: Processor, text_config: PretrainedConfig) -> None:
-    again = load_tokenizer(str(folder), text_config)
+    again, ours = load_tokenizer(str(folder), text_config), processor.tokenizer
     bos = prepare_tokenizer(again, image=True)
-    ours, theirs = (json.loads(one.backend_tokenizer.to_str()) for one in (processor.tokenizer, again))
-    same = all(ours["model"][key] == theirs["model"][key] for key in ("vocab", "merges"))
-    if not same or again.get_added_vocab() != processor.tokenizer.get_added_vocab() or bos != processor.writes_bos:
+    merges, merges_again = (json.loads(one.backend_tokenizer.to_str())["model"]["merges"] for one in (ours, again))
+    pieces, pieces_again = (_pieces(one, f"a b  c{one.eos_token}d \n é") for one in (ours, again))
+    if (ours.get_vocab(), merges, pieces, processor.writes_bos) != (again.get_vocab(), merges_again, pieces_again, bos):
         raise CheckpointError(
-            f"{processor.tokenizer.name_or_path}: this tokenizer cannot be written as the original reads it; "
+            f"{ours.name_or_path}: this tokenizer cannot be written as the original reads it; "
             "export to the transformers format"
         )

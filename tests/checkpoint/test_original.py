@@ -31,7 +31,7 @@ from llava_lite.models.pretrained import PartError
 from llava_lite.processor import Processor
 from llava_lite.recipes import find, load_recipe
 from tests.checkpoint.original_llava import TOWER, Plain, write_json, write_weights
-from tests.conftest import assemble_lively
+from tests.conftest import assemble_lively, row_tokenizer
 from tests.families import LANGUAGES, special_tokens, write_language, write_tower
 
 FIVE = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
@@ -495,6 +495,34 @@ def test_written_and_read_is_the_same_model(
     save(tmp_path / "ours", *before)  # whose tokenizer adds no BOS of its own
     write_original(tmp_path / "again", *load(tmp_path / "ours", dtype=torch.float32))
     assert_same(before, load(tmp_path / "again", dtype=torch.float32), picture)
+
+
+def test_a_byte_level_tokenizer_puts_bos_again_in_front(
+    language_dirs: dict[str, Path], clip_dir: Path, tmp_path: Path, picture: PilImage.Image
+) -> None:
+    shutil.copytree(language_dirs["vicuna"], tmp_path / "lm")
+    (tmp_path / "lm" / "tokenizer.model").unlink()
+    tokenizer = row_tokenizer("bytes", tmp_path)
+    tokenizer.add_bos_token = True
+    tokenizer.save_pretrained(tmp_path / "lm")
+    before = assemble_lively(Parts(str(clip_dir), str(tmp_path / "lm"), template="llava_llama_3"))
+    assert before[1].writes_bos
+    save(tmp_path / "ours", *before)
+    loaded = load(tmp_path / "ours", dtype=torch.float32)
+    assert loaded[1].tokenizer.encode("a")[0] != tokenizer.bos_token_id  # ours puts it there, not the tokenizer
+    write_original(tmp_path / "m", *loaded)
+    again = load(tmp_path / "m", dtype=torch.float32)
+    assert again[1].tokenizer.encode("a")[0] == tokenizer.bos_token_id
+    assert again[1].template == before[1].template  # told by its tokens
+    assert torch.equal(our_logits(*again, picture), our_logits(*before, picture))
+    merges = json.loads((tmp_path / "m" / "tokenizer.json").read_text())["model"]["merges"]
+    assert all(isinstance(pair, str) for pair in merges)  # what the original's version of tokenizers reads
+
+
+def test_a_tokenizer_that_does_not_come_back_is_refused(parts: Parts, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("llava_lite.checkpoint.original_tokenizer._is_legacy", lambda _: True)
+    with pytest.raises(CheckpointError, match="cannot be written as the original reads it"):
+        write_original(tmp_path / "m", *assemble_lively(parts))
 
 
 @pytest.mark.parametrize("language", ["vicuna", "legacy", "mistral", "qwen2"])
