@@ -112,7 +112,7 @@ def load(
     dtype: torch.dtype,
     vision_tower: str | None = None,
     language_model: str | None = None,
-    template: str | None = None,
+    template: str | dict[str, object] | None = None,
     quantize: Quantize | Literal["recorded"] | None = "recorded",
 ) -> tuple[Llava, Processor]:
     """Open any folder that `save` or the original LLaVA wrote, or a language model alone. An adapter is not merged.
@@ -147,7 +147,8 @@ def _load_own(
         model, processor = assemble(parts, dtype=dtype, quantize=how)
     elif "checkpoint" in about:
         base = _find_base(about, folder, again["language_model"])
-        model, processor = load(base, dtype=dtype, quantize=how, vision_tower=again["vision_tower"])
+        tower, template = again["vision_tower"], about["template"]
+        model, processor = load(base, dtype=dtype, quantize=how, vision_tower=tower, template=template)
         processor = _as_recorded(processor, about)
         fit_newline(model, processor)
     elif config["model_type"] in ("llava", "llava_lite"):
@@ -166,7 +167,7 @@ def load_processor(
     *,
     vision_tower: str | None = None,
     language_model: str | None = None,
-    template: str | None = None,
+    template: str | dict[str, object] | None = None,
 ) -> Processor:
     """Return the processor that `load` gives; reads no weights. Raises as it."""
     folder = Path(folder)
@@ -184,7 +185,8 @@ def _own_processor(folder: Path, config: dict, again: dict[str, str | None]) -> 
         return make_processor(find_parts(about["parts"], folder, verify=False, **again))
     if "checkpoint" in about:
         base = _find_base(about, folder, again["language_model"], verify=False)
-        return _as_recorded(load_processor(base, vision_tower=again["vision_tower"]), about)
+        processor = load_processor(base, vision_tower=again["vision_tower"], template=about["template"])
+        return _as_recorded(processor, about)
     if config["model_type"] in ("llava", "llava_lite"):
         return _whole_processor(folder, config)
     return make_processor(Parts(None, str(folder), template=about.get("template")))
@@ -277,7 +279,7 @@ def _find_base(about: dict, folder: Path, instead: str | None, *, verify: bool =
     return find_part("checkpoint", about["checkpoint"], folder, verify=verify, instead=instead)
 
 
-def _with_template(processor: Processor, which: str | None) -> Processor:
+def _with_template(processor: Processor, which: str | dict[str, object] | None) -> Processor:
     return processor if which is None else processor.with_template(choose_template(which, processor.tokenizer))
 
 

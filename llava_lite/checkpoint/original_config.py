@@ -136,7 +136,7 @@ def _read_pinpoints(value: object, tile_size: int) -> object:
 
 
 def find_chat_template(
-    config: dict[str, Any], family: str, tokenizer: PreTrainedTokenizerBase, which: str | None
+    config: dict[str, Any], family: str, tokenizer: PreTrainedTokenizerBase, which: str | dict[str, object] | None
 ) -> ChatTemplate:
     """Return the template `which`; by default the one that the tokenizer's tokens tell, or the family's.
 
@@ -147,7 +147,7 @@ def find_chat_template(
         told = (name for token, name in _TOLD_BY.get(family, {}).items() if token in tokens)
         which = next(told, find_language_family(family, tokenizer.name_or_path).template)
     template = choose_template(which, tokenizer)
-    if not config.get("mm_use_im_start_end"):
+    if not config.get("mm_use_im_start_end") or IM_START in template.image:
         return template
     if not {IM_START, IM_END} <= tokens.keys():
         raise CheckpointError(

@@ -78,7 +78,7 @@ def open_original(
     *,
     vision_tower: str | None = None,
     language_model: str | None = None,
-    template: str | None = None,
+    template: str | dict[str, object] | None = None,
 ) -> Original:
     """Read what a folder is, and find what it names; reads no weights.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 from PIL import Image as PilImage
 from transformers import CLIPVisionModel
@@ -313,6 +314,27 @@ def test_images_stand_between_start_and_end_tokens_where_the_config_says_so(
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["mm_use_im_start_end"] is True and config["vocab_size"] == 343
     assert load_processor(tmp_path / "out").fingerprint == processor.fingerprint
+    model.add_lora(Lora(2, 4))
+    save(tmp_path / "a", model, processor, parts=str(tmp_path / "m"))
+    assert load(tmp_path / "a", dtype=torch.float32)[1].template == processor.template
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_llama", "llava_mistral"])
+@pytest.mark.parametrize(("legacy", "has_space"), [(True, True), ("absent", True), (None, True), (False, False)])
+def test_words_are_cut_as_by_the_originals_transformers(
+    plain: Plain, tmp_path: Path, model_type: str, legacy: object, has_space: bool
+) -> None:
+    plain.write_whole(tmp_path, model_type=model_type)
+    edit_json(tmp_path / "tokenizer_config.json", legacy=legacy)
+    tokenizer = load_processor(tmp_path, template="vicuna_v1").tokenizer
+    theirs = sentencepiece.SentencePieceProcessor()
+    theirs.Load(str(tmp_path / "tokenizer.model"))
+    ids = tokenizer.encode("what is it</s>USER: the dog")
+    before = [1, *theirs.EncodeAsIds("what is it"), 2]
+    assert ids[: len(before)] == before
+    assert tokenizer.convert_ids_to_tokens(ids[len(before)]).startswith("▁") == has_space
+    if has_space:
+        assert ids[len(before) :] == theirs.EncodeAsIds("USER: the dog")
 
 
 class Malice:
@@ -591,8 +613,6 @@ def test_the_image_tokens_row_goes_and_spare_rows_stay(
 
 @pytest.mark.parametrize("language", ["vicuna", "legacy", "mistral"])
 def test_sentencepiece_itself_reads_the_written_tokenizer(language_dirs, clip_dir, tmp_path, language: str) -> None:
-    import sentencepiece
-
     write_original(tmp_path / "m", *assemble_lively(Parts(str(clip_dir), str(language_dirs[language]))))
     theirs, ours = sentencepiece.SentencePieceProcessor(), sentencepiece.SentencePieceProcessor()
     theirs.Load(str(language_dirs[language] / "tokenizer.model"))
