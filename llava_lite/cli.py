@@ -307,6 +307,19 @@ def merge(
     print(merge_checkpoint(adapter, out, into=into, dtype=dtype))
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or hub id.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    format: Annotated[str, typer.Option(help="transformers, original or gguf.")],
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.  [default: as stored]")] = None,
+) -> None:
+    """Write a checkpoint as others read it, see that it is the same, and tell what they do otherwise."""
+    from llava_lite.checkpoint.export import export_checkpoint
+
+    print(export_checkpoint(model, out, format=format, dtype=dtype))
+
+
 @app.command("list")
 def list_files() -> None:
     """List recipes, benchmarks and configurations."""

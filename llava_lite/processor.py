@@ -74,11 +74,14 @@ class Piece:
 class Processor:
     """Encode conversations, decode answers.
 
-    tokenizer: a fast tokenizer with an `<image>` token (see `prepare_tokenizer`)
+    tokenizer: a fast tokenizer with an image token (see `prepare_tokenizer`)
     transform: pictures -> tiles; None for a model without a vision tower
     num_patches: projected patches of one tile, P'
     bos:       whether the tokenizer puts its BOS token in front of a text; a template may say otherwise (`writes_bos`)
     max_positions: the longest document, in tokens, that the language model takes; None: not known
+    image_token: the token that holds a visual token's place
+    whole:     whether sentencepiece puts its space before the first word of a prompt alone, as transformers' processors
+               have it; else before each stretch between images, as LLaVA
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -87,11 +90,15 @@ class Processor:
     num_patches: int
     bos: bool
     max_positions: int | None = None
+    image_token: str = IMAGE_MARK
+    whole: bool = False
 
     def __post_init__(self) -> None:
         tokens = self.tokenizer.get_added_vocab()
-        if self.transform and IMAGE_MARK not in tokens:
-            raise ProcessorError(f"the tokenizer has no {IMAGE_MARK} token; pass it through prepare_tokenizer first")
+        if self.transform and self.image_token not in tokens:
+            raise ProcessorError(
+                f"the tokenizer has no {self.image_token} token; pass it through prepare_tokenizer first"
+            )
         if self.transform and is_anyres(self.transform.mode) and math.isqrt(self.num_patches) ** 2 != self.num_patches:
             raise ProcessorError(
                 f"image mode {self.transform.mode} lays patches in a square, but a tile has {self.num_patches}; "
@@ -107,7 +114,7 @@ class Processor:
     @property
     def image_token_id(self) -> int:
         """The id that holds a visual token's place; -1 for a model without a vision tower."""
-        return int(self.tokenizer.get_added_vocab()[IMAGE_MARK]) if self.transform else -1
+        return int(self.tokenizer.get_added_vocab()[self.image_token]) if self.transform else -1
 
     @property
     def writes_bos(self) -> bool:
@@ -121,8 +128,8 @@ class Processor:
 
     @property
     def end_text(self) -> str:
-        """The text that ends an answer where no special token does ("###", a newline); else ""."""
-        return self.template.end if self.end_token_id is None else ""
+        """The text that ends an answer where no special token does ("###", a newline); else "". Spaces end nothing."""
+        return self.template.end if self.end_token_id is None and self.template.end.strip(" ") else ""
 
     def with_template(self, template: ChatTemplate) -> Processor:
         return replace(self, template=template)
@@ -199,7 +206,7 @@ class Processor:
         prompt = self._render(conversation)
         marks = [mark for mark, _ in prompt.images]
         starts, ends = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(prompt.text)]
-        if any(self._spelled(prompt, start, end) for start, end in zip(starts, ends, strict=True)):
+        if self.whole or any(self._spelled(prompt, start, end) for start, end in zip(starts, ends, strict=True)):
             return self.length(conversation)[0]
         self._backend(literal=False)
         num_text = sum(self._counter.count(prompt.text[start:end]) for start, end in zip(starts, ends, strict=True))
@@ -232,7 +239,7 @@ class Processor:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides what tokens a conversation becomes."""
-        parts = (self.tokenizer.backend_tokenizer.to_str(), self.template, self.num_patches, self.bos)
+        parts = (self.tokenizer.backend_tokenizer.to_str(), self.template, self.num_patches, self.bos, self.whole)
         mode = (self.transform.mode, self.transform.size) if self.transform else None
         return hashlib.sha256(repr((parts, mode)).encode()).hexdigest()
 
@@ -314,12 +321,12 @@ class Processor:
     def _chunk(self, prompt: Prompt, start: int, end: int) -> list[np.ndarray]:
         """Tokenise a stretch of text between images; what spells a special token in people's words is cut out."""
         parts: list[np.ndarray] = []
-        first = start
+        inside = self.whole and (start > 0 or bool(self.template.bos))
         for begin, after in self._spelled(prompt, start, end):
-            parts.append(self._piece(prompt.text, start, begin, inside=start > first))
-            parts.append(self._piece(prompt.text, begin, after, inside=begin > first, literal=True))
-            start = after
-        return [*parts, self._piece(prompt.text, start, end, inside=start > first)]
+            parts.append(self._piece(prompt.text, start, begin, inside=inside))
+            parts.append(self._piece(prompt.text, begin, after, inside=inside or begin > start, literal=True))
+            inside, start = True, after
+        return [*parts, self._piece(prompt.text, start, end, inside=inside)]
 
     def _spelled(self, prompt: Prompt, start: int, end: int) -> list[Span]:
         """Find what spells a special token in people's words."""

@@ -442,3 +442,25 @@ def test_decoding_leaves_out_special_tokens_and_white_space_around(processor: Pr
     ids = processor.tokenizer("the red cat\n", add_special_tokens=False).input_ids
     ids = [processor.tokenizer.bos_token_id, *ids, processor.tokenizer.eos_token_id, processor.image_token_id]
     assert processor.decode(wrap(ids)) == "the red cat"
+
+
+def test_a_space_that_closes_answers_ends_none(processor: Processor) -> None:
+    """The published templates of transformers' LLaVA-1.5 close an answer with a space; the model ends with EOS."""
+    spaced = processor.with_template(replace(processor.template, answer=" {} "))
+    assert spaced.end_text == "" and spaced.decode(processor.tokenizer.encode("the red cat")) == "the red cat"
+
+
+@pytest.mark.parametrize("bos", [None, True])
+def test_a_whole_prompt_is_tokenised_as_one_text(vicuna_dir: Path, transform: ImageTransform, bos: bool | None) -> None:
+    """As transformers' processors do: sentencepiece's space stands before its first word alone, or not behind a BOS."""
+    part_wise = open_processor(vicuna_dir, transform)
+    whole = replace(part_wise, whole=True, template=replace(part_wise.template, bos=bos))
+    asked = Conversation().ask("the red cat", [RED]).answer("a dog").ask("and?", [BLUE])
+    text = whole.template.render(asked).text
+    tokenizer = whole.tokenizer
+    expected = tokenizer(f"<s>{text}" if bos else text, add_special_tokens=not bos).input_ids
+    ids = whole.encode(asked).input_ids.tolist()
+    image = whole.image_token_id
+    assert [a for a, b in zip(ids, [None, *ids], strict=False) if (a, b) != (image, image)] == expected
+    assert ids != part_wise.encode(asked).input_ids.tolist() and whole.fingerprint != part_wise.fingerprint
+    assert whole.num_tokens(asked) == whole.length(asked)[0] == len(ids)

@@ -18,7 +18,7 @@ import torch
 
 from llava_lite import distributed
 from llava_lite.checkpoint.folder import base_of, holds_adapter, holds_projector_alone, load, load_processor
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, choose_template, fit_newline, make_processor
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, fit_newline, make_processor
 from llava_lite.config import Strict
 from llava_lite.images.layout import ImageMode
 from llava_lite.models.adapter import Lora, Quantize
@@ -84,7 +84,9 @@ def start_model(config: ModelConfig) -> tuple[Llava, Processor]:
         return assemble(list_parts(config), dtype=dtype, quantize=config.quantize)
     if holds_adapter(config.checkpoint):
         raise CheckpointError(f"{config.checkpoint}: an adapter; make it whole first, with llava-lite merge")
-    model, processor = load(config.checkpoint, dtype=dtype, quantize=config.quantize, **find_again(config))
+    model, processor = load(
+        config.checkpoint, dtype=dtype, quantize=config.quantize, template=config.template, **find_again(config)
+    )
     processor = adapt(processor, config)
     fit_newline(model, processor)
     return model, processor
@@ -95,7 +97,7 @@ def open_processor(config: Config) -> Processor:
     start = config.model
     if start.checkpoint is None:
         return make_processor(list_parts(start))
-    return adapt(load_processor(start.checkpoint, **find_again(start)), start)
+    return adapt(load_processor(start.checkpoint, template=start.template, **find_again(start)), start)
 
 
 def list_parts(config: ModelConfig) -> Parts:
@@ -111,12 +113,10 @@ def find_again(config: ModelConfig) -> dict[str, str | None]:
 
 
 def adapt(processor: Processor, config: ModelConfig) -> Processor:
-    """Give a checkpoint's processor the image mode and the template of this stage."""
+    """Give a checkpoint's processor the image mode of this stage."""
     if config.image_mode or holds_projector_alone(str(config.checkpoint)):
         processor = processor.with_image_mode(config.image_mode or "pad")
-    if config.template is None:
-        return processor
-    return processor.with_template(choose_template(config.template, processor.tokenizer))
+    return processor
 
 
 def find_lora(config: Config) -> Lora | None:

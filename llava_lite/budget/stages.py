@@ -21,6 +21,8 @@ from llava_lite.checkpoint.folder import read_config as read_checkpoint
 from llava_lite.checkpoint.original_config import is_original
 from llava_lite.checkpoint.original_layouts import open_original
 from llava_lite.checkpoint.parts import find_parts
+from llava_lite.checkpoint.transformers_import import read_foreign
+from llava_lite.checkpoint.whole import NATIVE
 from llava_lite.config import read_config
 from llava_lite.models.adapter import Lora
 from llava_lite.recipes import load_recipe, recipe_of
@@ -135,7 +137,11 @@ def _read_start(folder: Path, mode: str | None, model: dict[str, Any]) -> tuple[
         parts = find_parts(about["parts"], folder, verify=False, **again)
         vision = find_tower(parts.vision_tower, parts.vision_feature_layer) if parts.vision_tower else None
         return vision, find_text(parts.language_model), parts.projector, mode or "pad"
-    if config["model_type"] in ("llava", "llava_lite"):  # its tower was cut when it was saved
+    if config["model_type"] in NATIVE and not about:
+        whole = read_foreign(folder, config, model.get("template"))
+        assert whole.processor.transform is not None
+        return whole.vision_config, whole.text_config, whole.projector, mode or whole.processor.transform.mode
+    if config["model_type"] in (*NATIVE, "llava_lite"):  # its tower was cut when it was saved
         vision, text = (AutoConfig.for_model(**config[name]) for name in ("vision_config", "text_config"))
         return vision, text, about["projector"], mode or about.get("image_mode", "pad")
     return None, find_text(str(folder)), "linear", "pad"

@@ -1,102 +1,121 @@
-"""Whole models as transformers' own folders: `LlavaForConditionalGeneration` and `AutoProcessor` open them as they are.
+"""Whole models as transformers' own folders: its Llava class, for anyres its LlavaNext, and `AutoProcessor` open them.
 
-The chat template written here reproduces the training prompt, so that transformers' processor gives our input_ids.
+Only what these classes compute exactly is written so; `why_not_native` names what keeps a model from it.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import GenerationConfig, LlavaConfig, LlavaProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from PIL import Image as PilImage
+from transformers import (
+    GenerationConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate
+from llava_lite.checkpoint.chat_template import chat_template, is_legacy, with_chat_template
+from llava_lite.images.layout import is_anyres
 from llava_lite.models.language_model import is_plain
 from llava_lite.models.llava import Llava
-from llava_lite.models.vision_tower import VisionTower
+from llava_lite.models.vision_tower import TowerFamily
 from llava_lite.processor import Processor
 
-# Our names -> the names of published folders, which transformers, vLLM and SGLang read: all patterns, in this order.
-_NAMES = (
-    (r"^projector\.0\.", "multi_modal_projector.linear_1."),
-    (r"^projector\.2\.", "multi_modal_projector.linear_2."),
-)
-_VISION_MODEL = ((r"^vision_tower\.model\.", "vision_tower.vision_model."),)
-_DINOV2 = (
-    (r"^vision_tower\.model\.", "vision_tower."),
-    (r"\.attention\.q_proj\.", ".attention.attention.query."),
-    (r"\.attention\.k_proj\.", ".attention.attention.key."),
-    (r"\.attention\.v_proj\.", ".attention.attention.value."),
-    (r"\.attention\.o_proj\.", ".attention.output.dense."),
-)
-_TOWER_NAMES = {"clip_vision_model": _VISION_MODEL, "siglip_vision_model": _VISION_MODEL, "dinov2": _DINOV2}
+
+def why_not_native(model: Llava, processor: Processor) -> str:
+    """Return what transformers' Llava or LlavaNext class cannot express of a model with a tower; "" where nothing.
+
+    Where nothing is named, the class computes what this model computes, and knows its weights by name.
+    """
+    assert model.vision_tower is not None and model.projector is not None and processor.transform is not None
+    vision_config, transform = model.vision_tower.model.config, processor.transform
+    assert is_anyres(transform.mode) == (model.projector.image_newline is not None)  # see `parts.fit_newline`
+    if model.projector.kind != "mlp2x_gelu":
+        return f"the projector {model.projector.kind} (the class has mlp2x_gelu alone)"
+    if not is_plain(model.language_model.config):
+        return f"the soft-capping of {model.language_model.config.model_type}'s head (the class's head is a matrix)"
+    if vision_config.model_type == "dinov2" and vision_config.use_swiglu_ffn:  # two of ours are one matrix there
+        return "the SwiGLU layers of DINOv2 (published folders have other matrices)"
+    if not is_anyres(transform.mode):
+        return ""
+    if transform.mode != "anyres":
+        return f"the image mode {transform.mode} (LlavaNext thins no mosaic; LlavaOnevision is another model)"
+    if transform.size != vision_config.image_size:
+        return (
+            f"the image mode anyres on tiles of {transform.size} pixels of a tower whose positions are made for "
+            f"{vision_config.image_size} (LlavaNext cuts tiles of this size)"
+        )
+    if transform.tower.resample != PilImage.Resampling.BICUBIC:
+        return "the image mode anyres of a tower whose pictures are not resized bicubically (LlavaNext has one filter)"
+    return ""
 
 
-def is_native(model: Llava) -> bool:
-    """Whether transformers' Llava class computes exactly what this model computes, and knows its weights by name."""
-    projector = model.projector
-    if model.vision_tower is None or projector is None:
-        return False
-    plain_projector = projector.kind == "mlp2x_gelu" and projector.image_newline is None
-    return plain_projector and is_plain(model.language_model.config) and not _has_gates(model.vision_tower)
+def differences(processor: Processor) -> list[str]:
+    """Say where transformers, reading such a folder, does otherwise than this model; see docs/interchange.md."""
+    told = ["people's words that spell a special token are text here and that token there"]
+    if processor.transform is not None:
+        told.append("with torchvision installed, pixels are off by up to 2/255; AutoProcessor takes backend='pil'")
+    if processor.end_text:
+        told.append(f"answers end at {processor.end_text!r}: pass tokenizer=... to generate, for its stop_strings")
+    if processor.transform is not None and is_anyres(processor.transform.mode):
+        told += [
+            "of several pictures in a conversation each is cut into tiles there, and is one padded tile here",
+            "about 1 in 70,000 sizes of pictures gets two rows of patches more there (88 x 55 on tiles of 336)",
+            "readers that take image_grid_pinpoints as (width, height) transpose the grid of pictures within one tile",
+        ]
+    return told
 
 
-def native_names(model: Llava) -> dict[str, str]:
-    """Our names of a model's weights -> the published ones."""
-    assert model.vision_tower is not None
-    patterns = _NAMES + _TOWER_NAMES[model.vision_tower.model.config.model_type]
-    return {name: _rename(name, patterns) for name in model.state_dict()}
-
-
-def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
-    if not name.startswith("language_model."):
-        for pattern, instead in patterns:
-            name = re.sub(pattern, instead, name)
-    return name
-
-
-def _has_gates(tower: VisionTower) -> bool:
-    """Whether it is DINOv2's giant, whose published folder has its gate and its values in one matrix."""
-    return tower.model.config.model_type == "dinov2" and bool(tower.model.config.use_swiglu_ffn)
-
-
-def native_config(model: Llava, num_patches: int) -> LlavaConfig:
-    """Describe a model as transformers does; num_patches: visual tokens of a tile.
+def native_config(model: Llava, processor: Processor) -> LlavaConfig | LlavaNextConfig:
+    """Describe a model as transformers does.
 
     The tower has no layers above the selected one, hence layer -1: for transformers this is the last block's output,
     before any final norm. `default` drops one class token, `full` drops none.
     """
-    assert model.vision_tower is not None
+    assert model.vision_tower is not None and processor.transform is not None
     text_config = model.language_model.config
-    return LlavaConfig(
-        vision_config=model.vision_tower.model.config.to_dict(),
-        text_config=text_config.to_dict(),
-        image_token_index=model.image_token_id,
-        image_seq_length=num_patches,
-        vision_feature_select_strategy=_select_strategy(model.vision_tower),
-        vision_feature_layer=-1,
-        tie_word_embeddings=bool(text_config.tie_word_embeddings),
-        architectures=["LlavaForConditionalGeneration"],
-        dtype=model.language_model.dtype,
+    settings: dict[str, Any] = {
+        "vision_config": model.vision_tower.model.config.to_dict(),
+        "text_config": text_config.to_dict(),
+        "image_token_index": model.image_token_id,
+        "image_seq_length": processor.num_patches,
+        "vision_feature_select_strategy": select_strategy(model.vision_tower.family),
+        "vision_feature_layer": -1,
+        "tie_word_embeddings": bool(text_config.tie_word_embeddings),
+        "dtype": model.language_model.dtype,
+    }
+    if not is_anyres(processor.transform.mode):
+        return LlavaConfig(**settings, architectures=["LlavaForConditionalGeneration"])
+    return LlavaNextConfig(
+        **settings,
+        image_grid_pinpoints=processor.transform.pinpoints,
+        architectures=["LlavaNextForConditionalGeneration"],
     )
 
 
-def _select_strategy(tower: VisionTower) -> Literal["default", "full"]:
-    return "default" if tower.family.num_prefix_tokens else "full"
+def select_strategy(family: TowerFamily) -> Literal["default", "full"]:
+    """Return what transformers calls dropping as many class tokens as these towers have."""
+    return "default" if family.num_prefix_tokens else "full"
 
 
 def save_native_processor(folder: Path, model: Llava, processor: Processor) -> None:
     """Write tokenizer, image processor and chat template as `AutoProcessor` reads them."""
     assert model.vision_tower is not None and processor.transform is not None
-    LlavaProcessor(
+    family = model.vision_tower.family
+    processor_class = LlavaNextProcessor if is_anyres(processor.transform.mode) else LlavaProcessor
+    processor_class(
         image_processor=processor.transform.image_processor,
         tokenizer=_without_bos(processor),
         patch_size=model.vision_tower.model.config.patch_size,
-        vision_feature_select_strategy=_select_strategy(model.vision_tower),
-        num_additional_image_tokens=model.vision_tower.family.num_prefix_tokens,
+        vision_feature_select_strategy=select_strategy(family),
+        num_additional_image_tokens=family.num_prefix_tokens,
+        image_token=processor.image_token,
         chat_template=chat_template(processor),
     ).save_pretrained(folder)
     processor.transform.image_processor.save_pretrained(folder)  # what older readers look for
@@ -108,7 +127,7 @@ def save_tokenizer(folder: Path, processor: Processor) -> None:
     _without_bos(processor).save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    settings |= {"add_bos_token": False, "legacy": _is_legacy(processor)}  # transformers drops both
+    settings |= {"add_bos_token": False, "legacy": is_legacy(processor)}  # transformers drops both
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -116,13 +135,6 @@ def _without_bos(processor: Processor) -> PreTrainedTokenizerBase:
     tokenizer = with_chat_template(processor)
     if processor.bos:
         tokenizer.add_bos_token = False
-    return tokenizer
-
-
-def with_chat_template(processor: Processor) -> PreTrainedTokenizerBase:
-    """Copy the tokenizer, with the template that the model was trained with instead of the one it came with."""
-    tokenizer = copy.deepcopy(processor.tokenizer)
-    tokenizer.chat_template = chat_template(processor)
     return tokenizer
 
 
@@ -138,117 +150,3 @@ def generation_config(language_model: PreTrainedModel, processor: Processor) -> 
         suppress_tokens=[processor.image_token_id] if processor.image_token_id >= 0 else None,
         stop_strings=[processor.end_text] if processor.end_text else None,
     )
-
-
-def chat_template(processor: Processor) -> str:
-    """Write our template in Jinja, so that the whole prompt tokenised at once gives the ids of our parts.
-
-    Where the tokenizer puts a space before the first piece of a text (sentencepiece), that space is written out after
-    BOS and after an image, because there the whole prompt has no first piece. A special token gets none.
-    """
-    template = processor.template
-    before_system, after_system = template.system.split("{}") if template.system else ("", "")
-    before_user, after_user = template.user.split("{}")
-    before_answer, after_answer = template.answer.split("{}")
-    before_image, after_image = template.image.split("{}")
-    special = sorted(processor.tokenizer.get_added_vocab())
-    pieces: dict[str, object] = {
-        "IMAGE": before_image + IMAGE_MARK + after_image,
-        "MARK": IMAGE_MARK,
-        "SPACE": " " if _puts_space_first(processor) else "",
-        "SPACELESS": [" ", *(token for token in special if any(token in text for text in _markup(template)))],
-        "BOS": processor.tokenizer.bos_token if processor.writes_bos else "",
-        "OPENING": template.opening,
-        "BETWEEN": template.between,
-        "SYSTEM": template.system_text,
-        "HAS_SYSTEM": bool(template.system),
-        "SYSTEM_IN_USER": template.system_in_user,
-        "BEFORE_SYSTEM": before_system,
-        "AFTER_SYSTEM": after_system,
-        "BEFORE_USER": before_user,
-        "AFTER_USER": after_user,
-        "BEFORE_ANSWER": before_answer,
-        "AFTER_ANSWER": after_answer,
-        "USER_TEXT": template.user_text,
-        "TRIM": template.trim,
-    }
-    text = "".join(line.strip() for line in _JINJA.splitlines())
-    for name, value in pieces.items():
-        text = text.replace(f"${name}$", _literal(value))
-    return text
-
-
-def _literal(value: object) -> str:
-    """Write a value in Jinja; a list becomes a tuple, which is what `startswith` takes."""
-    text = json.dumps(value, ensure_ascii=False)
-    return f"({text[1:-1]},)" if isinstance(value, list) else text
-
-
-def _markup(template: ChatTemplate) -> tuple[str, ...]:
-    return (template.user, template.answer, template.system, template.opening, template.between, IMAGE_MARK)
-
-
-def _puts_space_first(processor: Processor) -> bool:
-    ids = processor.tokenizer.encode("a", add_special_tokens=False)
-    return str(processor.tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
-
-
-def _is_legacy(processor: Processor) -> bool:
-    """Whether the tokenizer puts that space also after a special token (sentencepiece's legacy way)."""
-    end = processor.tokenizer.eos_token
-    tokens = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer.encode(f"{end}a", add_special_tokens=False))
-    return str(tokens[1]).startswith("▁") and _puts_space_first(processor)
-
-
-# One image in a turn comes first; a newline follows each leading image (see conversation/message.py).
-_JINJA = """
-{%- macro trimmed(text) -%}{{ text | trim if $TRIM$ else text }}{%- endmacro -%}
-{%- macro words(content) -%}
-  {%- if content is string -%}{{ content }}
-  {%- else -%}{%- for part in content if part.type == 'text' -%}{{ part.text }}{%- endfor -%}{%- endif -%}
-{%- endmacro -%}
-{%- macro user(content) -%}
-  {%- set images = [] if content is string else content | rejectattr('type', 'equalto', 'text') | list -%}
-  {%- if not $USER_TEXT$ -%}{%- for image in images -%}{{ $IMAGE$ }}{%- endfor -%}
-  {%- elif not images -%}{{ words(content) }}
-  {%- elif images | length == 1 -%}
-    {%- set text = words(content) | trim -%}
-    {{ $IMAGE$ + ('\\n' + text if text else '') }}
-  {%- else -%}
-    {%- set at = namespace(leading=true, after=false) -%}
-    {%- for part in content -%}
-      {%- set text = '' if part.type != 'text' else part.text.lstrip() if at.leading else part.text -%}
-      {%- if text or part.type != 'text' -%}
-        {%- if at.leading and at.after -%}{{ '\\n' }}{%- endif -%}
-        {{ text if text else $IMAGE$ }}
-        {%- set at.after = not text -%}
-        {%- if text -%}{%- set at.leading = false -%}{%- endif -%}
-      {%- endif -%}
-    {%- endfor -%}
-  {%- endif -%}
-{%- endmacro -%}
-{%- if messages[0].role == 'system' -%}
-  {%- set system = words(messages[0].content) -%}{%- set turns = messages[1:] -%}
-{%- else -%}
-  {%- set system = $SYSTEM$ -%}{%- set turns = messages -%}
-{%- endif -%}
-{%- if system and not $HAS_SYSTEM$ -%}{{ raise_exception('there is no place for a system text') }}{%- endif -%}
-{%- set place = $BEFORE_SYSTEM$ + trimmed(system) + $AFTER_SYSTEM$ if system else '' -%}
-{%- set body -%}
-  {%- if not system -%}{{ $OPENING$ }}{%- elif not $SYSTEM_IN_USER$ -%}{{ place }}{%- endif -%}
-  {%- for message in turns -%}
-    {%- if message.role == 'user' -%}
-      {{ ('' if loop.first else $BETWEEN$) + $BEFORE_USER$ + (place if loop.first and $SYSTEM_IN_USER$ else '') }}
-      {{ trimmed(user(message.content)) + $AFTER_USER$ }}
-    {%- elif message.role == 'assistant' -%}
-      {{ $BEFORE_ANSWER$ + trimmed(words(message.content)) + $AFTER_ANSWER$ }}
-    {%- else -%}{{ raise_exception('unknown role ' + message.role) }}{%- endif -%}
-  {%- endfor -%}
-{%- endset -%}
-{{ $BOS$ }}
-{%- for piece in body.split($MARK$) -%}
-  {%- if not loop.first -%}{{ $MARK$ }}{%- endif -%}
-  {%- if piece and (not loop.first or $BOS$) and not piece.startswith($SPACELESS$) -%}{{ $SPACE$ }}{%- endif -%}
-  {{ piece }}
-{%- endfor -%}
-"""

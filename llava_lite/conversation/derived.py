@@ -6,14 +6,16 @@ that were read are then held against the template's own text of other conversati
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 from llava_lite.conversation.families import TEMPLATES
-from llava_lite.conversation.message import Conversation, ConversationError
-from llava_lite.conversation.template import ChatTemplate
+from llava_lite.conversation.message import Conversation, ConversationError, Image
+from llava_lite.conversation.template import IMAGE_MARK, ChatTemplate
 
-Render = Callable[[list[dict[str, str]], bool], str]
+Render = Callable[[list[dict[str, Any]], bool], str]
 """Chat messages, and whether the assistant's header shall follow them -> text."""
 
 _Q1, _A1, _Q2, _A2, _SYSTEM = "Probe1q", "Probe1a", "Probe2q", "Probe2a", "Probe0s"
@@ -26,19 +28,29 @@ _TURNS = (
     ("and?", "<think>\nwell\n</think>\n\nyes"),
 )
 _SYSTEMS = ("Be brief.", "\n Be\nbrief. ")
+_IMAGE = Image(None)  # written, never opened
 
 
-def derive_template(name: str, render: Render, bos_token: str | None) -> ChatTemplate:
+def derive_template(
+    name: str, render: Render, bos_token: str | None, *, image_token: str | None = None
+) -> ChatTemplate:
     """Read a template's strings off what `render` writes; `bos` of the result says whether it writes `bos_token` first.
 
     A system text that it refuses, or writes in no fixed place, gets no place. Raises ConversationError where fixed
     strings do not give the same text, and says what differs.
+
+    image_token: what it writes for an image, where it is a processor's: messages then hold lists of texts and images,
+    as transformers' processors take them. A turn's images come first and a newline follows each, or it is refused;
+    turns of images alone, or with images between words, are not compared.
     """
-    source = _Source(render, bos_token)
-    template = replace(_read_turns(name, source), bos=source.bos)
+    source = _Source(render, bos_token, image_token)
+    template = _read_turns(name, source)
+    if image_token is not None:
+        template = _read_image(template, source)
+    template = replace(template, bos=source.bos)
     attempts = []
     for attempt in (template, replace(template, trim=True)):
-        agreed, difference = _compare(attempt, source, [None])
+        agreed, difference = _compare(attempt, source, [None], images=(0,) if image_token is None else (0, 1, 2))
         if not difference:
             return _with_system(attempt, source)
         attempts.append((agreed, difference))
@@ -48,22 +60,31 @@ def derive_template(name: str, render: Render, bos_token: str | None) -> ChatTem
 class _Source:
     """What the template itself writes, a leading BOS taken off."""
 
-    def __init__(self, render: Render, bos_token: str | None) -> None:
+    def __init__(self, render: Render, bos_token: str | None, image_token: str | None) -> None:
         self.render = render
+        self.image_token = image_token
         self.bos_token = bos_token or ""
         self.bos = False
         self.bos = bool(bos_token) and self.write(Conversation().ask(_Q1)).startswith(self.bos_token)
 
     def write(self, conversation: Conversation) -> str:
-        messages = [{"role": "system", "content": conversation.system}] if conversation.system else []
-        messages += [{"role": message.role, "content": message.text} for message in conversation.messages]
+        messages = [{"role": "system", "content": self._content([conversation.system])}] if conversation.system else []
+        messages += [
+            {"role": message.role, "content": self._content(message.content)} for message in conversation.messages
+        ]
         try:
             text = self.render(messages, conversation.awaits_answer)
         except Exception as error:  # a template may raise anything
             raise _refusal(f"it fails ({error})") from error
         if self.bos and not text.startswith(self.bos_token):
             raise _refusal(f"it begins with {self.bos_token!r} only at times")
-        return text.removeprefix(self.bos_token) if self.bos else text
+        text = text.removeprefix(self.bos_token) if self.bos else text
+        return text.replace(self.image_token, IMAGE_MARK) if self.image_token else text
+
+    def _content(self, parts: Sequence[str | Image]) -> str | list[dict[str, str]]:
+        if self.image_token is None:
+            return "".join(part for part in parts if isinstance(part, str))
+        return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
 
     def cut(self, conversation: Conversation, *words: str) -> list[str]:
         """Write a conversation and return the strings around these words."""
@@ -98,6 +119,17 @@ def _read_turns(name: str, source: _Source) -> ChatTemplate:
         opening=before.removesuffix(user),
         between=between.removesuffix(user),
     )
+
+
+def _read_image(template: ChatTemplate, source: _Source) -> ChatTemplate:
+    """Read what stands around an image; the newline before the words is written by every template of ours."""
+    words_alone, _ = source.cut(Conversation().ask(_Q1), _Q1)
+    before, after, _ = source.cut(Conversation().ask(_Q1, [_IMAGE]), IMAGE_MARK, _Q1)
+    if not before.startswith(words_alone) or not after.endswith("\n"):
+        raise _refusal(
+            f"it writes {_short(before + IMAGE_MARK + after)} where a turn's image comes first, then a newline"
+        )
+    return replace(template, image=f"{before.removeprefix(words_alone)}{{}}{after[:-1]}")
 
 
 def _with_system(template: ChatTemplate, source: _Source) -> ChatTemplate:
@@ -148,13 +180,18 @@ def _own_system(template: ChatTemplate) -> ChatTemplate:
     return template
 
 
-def _compare(template: ChatTemplate, source: _Source, systems: list[str | None]) -> tuple[int, str]:
-    """Hold a template against its source: how many conversations agree, and how the first other one differs."""
+def _compare(
+    template: ChatTemplate, source: _Source, systems: Sequence[str | None], images: Sequence[int] = (0,)
+) -> tuple[int, str]:
+    """Hold a template against its source: how many conversations agree, and how the first other one differs.
+
+    images: how many come first in each turn
+    """
     agreed = 0
-    for system in systems:
+    for system, num_images in product(systems, images):
         conversation = Conversation(system=system)
         for question, answer in _TURNS:
-            conversation = conversation.ask(question)
+            conversation = conversation.ask(question, [_IMAGE] * num_images)
             for probe in (conversation, conversation.answer(answer)):
                 ours, theirs = template.render(probe).text, source.write(probe)
                 if ours != theirs:

@@ -16,28 +16,34 @@ import torch
 from PIL import Image as PilImage
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from llava_lite.images.layout import Size, check_mode, choose_grid, is_anyres, place
+from llava_lite.images.layout import Size, check_mode, choose_grid, grids, is_anyres, place
 from llava_lite.images.loading import ImageError
 
 
 @dataclass(frozen=True)
 class _Kind:
     """crops: whether it cuts out a centre square unless told otherwise; square: whether a plain number as `size` is the
-    side of a square, not the short side."""
+    side of a square, not the short side; pads: whether do_pad makes a square first; tiles: whether it cuts a grid."""
 
     crops: bool
     square: bool
+    pads: bool = False
+    tiles: bool = False
 
 
 _CLIP, _SQUARE = _Kind(crops=True, square=False), _Kind(crops=False, square=True)
+_LLAVA, _LLAVA_NEXT = replace(_CLIP, pads=True), replace(_CLIP, tiles=True)
 # By exact `image_processor_type`, or `feature_extractor_type` in older files.
 _KINDS: dict[str, _Kind] = {
     "CLIPImageProcessor": _CLIP,
     "CLIPImageProcessorFast": _CLIP,
     "CLIPFeatureExtractor": _CLIP,
-    "LlavaImageProcessor": _CLIP,  # our own checkpoints
-    "LlavaImageProcessorFast": _CLIP,
+    "LlavaImageProcessor": _LLAVA,  # our own checkpoints
+    "LlavaImageProcessorFast": _LLAVA,
+    "LlavaNextImageProcessor": _LLAVA_NEXT,
+    "LlavaNextImageProcessorFast": _LLAVA_NEXT,
     "BitImageProcessor": _CLIP,  # DINOv2
     "BitImageProcessorFast": _CLIP,
     "SiglipImageProcessor": _SQUARE,
@@ -77,7 +83,7 @@ class ImageTransform:
     def from_tower(cls, name_or_dir: str | Path, mode: str | None) -> ImageTransform:
         """Read what a vision tower was trained with from its preprocessor_config.json.
 
-        mode: None: the one that LLaVA's own image processor says, for checkpoints that do not name theirs.
+        mode: None: what its image processor does with a picture, for checkpoints that do not name theirs.
         Raises ImageError for an unknown mode or kind of file, or one that leaves out what must not be guessed.
         """
         try:
@@ -85,8 +91,9 @@ class ImageTransform:
         except OSError as error:
             message = f"cannot read its preprocessor_config.json ({str(error).splitlines()[0]})"
             raise ImageError(f"{name_or_dir}: {message}") from None
-        tower = _read_settings(settings, f"{name_or_dir}, preprocessor_config.json")
-        return cls(tower, mode or ("pad" if settings.get("do_pad") else "crop"))
+        where = f"{name_or_dir}, preprocessor_config.json"
+        tower = _read_settings(settings, where)
+        return cls(tower, mode or _read_mode(settings, tower, where))
 
     @property
     def size(self) -> int:
@@ -102,8 +109,12 @@ class ImageTransform:
         return replace(self, tower=replace(self.tower, short_side=short_side))
 
     @property
-    def image_processor(self) -> LlavaImageProcessorPil:
-        """transformers' image processor that gives the same tiles; under anyres, the tiles of several pictures."""
+    def image_processor(self) -> LlavaImageProcessorPil | LlavaNextImageProcessorPil:
+        """transformers' image processor that gives the same tiles; under anyres_max, the tiles of several pictures."""
+        if self.mode == "anyres":
+            return LlavaNextImageProcessorPil(
+                **self._settings, size={"shortest_edge": self.size}, image_grid_pinpoints=self.pinpoints
+            )
         square = {"height": self.size, "width": self.size}
         short_side = self.tower.short_side if self.mode == "crop" else self.size
         return LlavaImageProcessorPil(
@@ -111,6 +122,11 @@ class ImageTransform:
             size=square if self.mode == "resize" else {"shortest_edge": short_side},
             do_pad=self.mode == "pad" or is_anyres(self.mode),
         )
+
+    @property
+    def pinpoints(self) -> list[list[int]]:
+        """The canvases of anyres as transformers has them, (height, width), in the order that decides ties."""
+        return [[down * self.size, across * self.size] for across, down in grids("anyres")]
 
     def save_tower(self, folder: Path) -> None:
         """Write the preprocessor_config.json of a CLIP tower; the mode is not the tower's."""
@@ -198,16 +214,14 @@ def _center(image: PilImage.Image, size: int) -> PilImage.Image:
 
 def _read_settings(settings: dict[str, Any], where: str) -> TowerPixels:
     """Check a preprocessor_config.json. Nothing falls back on another tower's defaults."""
-    name = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
-    if name not in _KINDS:
-        raise ImageError(f"{where}: unknown image processor {name!r}; known: {', '.join(_KINDS)}")
+    kind = _kind(settings, where)
     if missing := [key for key in ("size", "image_mean", "image_std", "resample") if settings.get(key) is None]:
         raise ImageError(f"{where}: does not say its {', '.join(missing)}; add what the tower was trained with")
     if off := [key for key in ("do_resize", "do_rescale", "do_normalize") if settings.get(key) is False]:
         raise ImageError(f"{where}: switches off {', '.join(off)}, which tiles of pictures need")
     crops = settings.get("do_center_crop")
-    short_side, size = _read_size(settings["size"], _KINDS[name].square)
-    if _KINDS[name].crops if crops is None else crops:
+    short_side, size = _read_size(settings["size"], kind.square)
+    if kind.crops if crops is None else crops:
         _, size = _read_size(settings.get("crop_size"), True)
     if size is None or short_side < size:
         raise ImageError(
@@ -221,6 +235,29 @@ def _read_settings(settings: dict[str, Any], where: str) -> TowerPixels:
         resample=int(settings["resample"]),
         rescale_factor=float(settings.get("rescale_factor") or 1 / 255),
     )
+
+
+def _read_mode(settings: dict[str, Any], tower: TowerPixels, where: str) -> str:
+    """Return the image mode in which a picture's pixels are those of an image processor. Raises ImageError."""
+    kind = _kind(settings, where)
+    if kind.tiles:
+        mode = "anyres"
+    elif kind.pads and settings.get("do_pad"):
+        mode = "pad"
+    else:
+        mode = "crop" if _read_size(settings["size"], kind.square)[1] is None else "resize"
+    if mode != "crop" and tower.short_side != tower.size:
+        raise ImageError(
+            f"{where}: cuts tiles of {tower.size} pixels out of {tower.short_side}, which no image mode does but crop"
+        )
+    return mode
+
+
+def _kind(settings: dict[str, Any], where: str) -> _Kind:
+    name = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
+    if name not in _KINDS:
+        raise ImageError(f"{where}: unknown image processor {name!r}; known: {', '.join(_KINDS)}")
+    return _KINDS[name]
 
 
 def _read_size(value: object, square: bool) -> tuple[int, int | None]:

@@ -162,10 +162,16 @@ def load_vision_tower(
     vision = read_tower_config(name_or_dir)
     family = TOWERS[vision.model_type]
     shorter = cut_config(vision, feature_layer, name_or_dir)
-    above = "|".join(str(i) for i in range(shorter.num_hidden_layers, vision.num_hidden_layers)) or "none"
-    leave = rf"{family.leave}|{family.layers}({above})\."
+    leave = left_out(vision, shorter)
     model = load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter, weights=weights)
     return VisionTower(model)
+
+
+def left_out(vision: PretrainedConfig, shorter: PretrainedConfig) -> str:
+    """Return a pattern of the weights in a tower's files that it has not once it is cut."""
+    family = TOWERS[vision.model_type]
+    above = "|".join(str(i) for i in range(shorter.num_hidden_layers, vision.num_hidden_layers)) or "none"
+    return rf"{family.leave}|{family.layers}({above})\."
 
 
 def cut_config(vision: PretrainedConfig, feature_layer: int, where: object) -> PretrainedConfig:

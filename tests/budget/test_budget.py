@@ -17,8 +17,10 @@ from llava_lite.budget.stages import read_stages
 from llava_lite.budget.states import Sizes, Strategy, find_states
 from llava_lite.budget.workload import find_workload
 from llava_lite.flops import DEVICES, Device
+from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.pretrained import PartError
 from tests.checkpoint.original_llava import Plain
+from tests.foreign import ROLES, write_foreign
 from tests.test_cli import llava
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -148,6 +150,18 @@ def test_a_checkpoint_that_is_there_says_what_it_is(llava_dir: Path, world: Path
     [stage] = read_stages(path, [])
     assert stage.shape.vision is not None and stage.shape.vision.num_hidden_layers == 2  # of three, as it was cut
     assert stage.shape.picture().num_tiles == 1  # type: ignore[union-attr]
+
+
+def test_a_llava_folder_of_other_making_is_a_start(vicuna_dir: Path, world: Path, tmp_path: Path) -> None:
+    write_foreign(tmp_path / "m", load_tokenizer(str(vicuna_dir)), ROLES, anyres=True)
+    path = tmp_path / "finetune.yaml"
+    model = {"checkpoint": str(tmp_path / "m")}
+    path.write_text(
+        yaml.safe_dump({"output_dir": "x", "model": model, "data": {"path": str(world / "instructions.json")}})
+    )
+    [stage] = read_stages(path, [])
+    assert stage.shape.vision is not None and stage.shape.vision.num_hidden_layers == 3  # of four, as it will be cut
+    assert stage.shape.image_mode == "anyres" and stage.shape.projector == "mlp2x_gelu"
 
 
 def test_a_hub_id_that_is_neither_known_nor_here_is_an_error_with_the_remedy(

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from llava_lite.checkpoint.transformers_format import chat_template, generation_config
+from llava_lite.checkpoint.chat_template import chat_template
+from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.derived import derive_template
 from llava_lite.conversation.families import TEMPLATES, find_template
 from llava_lite.conversation.message import Conversation, Image, Message

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image as PilImage
 from safetensors.torch import load_file, save_file
 
 from llava_lite.checkpoint.folder import load, load_processor, save
@@ -217,14 +218,28 @@ def test_whoever_may_read_the_config_may_read_the_weights(llava_dir: Path) -> No
     }
 
 
-def test_a_llava_folder_of_other_making_is_refused_not_guessed(llava_dir: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "m"
-    shutil.copytree(llava_dir, folder)
-    config = json.loads((folder / "config.json").read_text())
+@pytest.mark.parametrize("language_model", ["lm_dir", "vicuna_dir", "legacy_dir"])
+def test_without_our_section_a_native_folder_says_the_same(
+    clip_dir: Path, tmp_path: Path, request: pytest.FixtureRequest, language_model: str
+) -> None:
+    save(tmp_path, *assemble_lively(Parts(str(clip_dir), str(request.getfixturevalue(language_model)))))
+    _, ours = load(tmp_path, dtype=torch.float32)
+    config = json.loads((tmp_path / "config.json").read_text())
     del config["llava_lite"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="does not say which chat template"):
-        load(folder, dtype=torch.float32)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, read_off = load(tmp_path, dtype=torch.float32)
+    asked = Conversation().ask("What is it?", [PilImage.new("RGB", (40, 30))]).answer("A cat.").ask("And its color?")
+    assert read_off.encode(asked).input_ids.tolist() == ours.encode(asked).input_ids.tolist()
+    assert read_off.transform.mode == ours.transform.mode == "pad"
+
+
+def test_a_folder_of_ours_that_lost_our_section_is_broken(parts: Parts, tmp_path: Path) -> None:
+    save(tmp_path, *assemble_lively(replace(parts, projector="linear")))
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["llava_lite"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="its section llava_lite is gone"):
+        load(tmp_path, dtype=torch.float32)
 
 
 def test_a_stopped_runs_folder_names_its_newest_checkpoint(llava_dir: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A tokenizer's own template becomes fixed strings exactly, or is refused with what differs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -118,3 +119,51 @@ def test_what_fixed_strings_cannot_write_is_refused_with_what_differs(case: str)
     jinja, what = REFUSED[case]
     with pytest.raises(ConversationError, match=rf"{what}.*; choose one of the table: chatml, .*vicuna_v1$"):
         derive(jinja)
+
+
+def derive_with_images(jinja: str, token: str = "<image>") -> ChatTemplate:
+    def render(messages: list[dict[str, Any]], ask: bool) -> str:
+        texts, _ = render_jinja_template([messages], chat_template=jinja, add_generation_prompt=ask)
+        return str(texts[0])
+
+    return derive_template("processor", render, None, image_token=token)
+
+
+WORDS = "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}"
+TALK = "{% for m in messages %}{{ m.role + ': ' }}IMAGES" + WORDS + "{{ '<|end|>\n' }}{% endfor %}" + ASK
+
+
+def images(text: str) -> str:
+    return TALK.replace("IMAGES", f"{{% for p in m.content if p.type == 'image' %}}{{{{ '{text}' }}}}{{% endfor %}}")
+
+
+@pytest.mark.parametrize(
+    ("written", "image"),
+    [
+        ("<image>\\n", "{}"),
+        ("<Image><image></Image>\\n", "<Image>{}</Image>"),
+        ("<image> \\n", "{} "),
+        ("<image>\\n\\n", "{}\n"),
+    ],
+)
+def test_what_stands_around_an_image_is_found(written: str, image: str) -> None:
+    template = derive_with_images(images(written))
+    assert template.image == image and template.user == "user: {}<|end|>\nassistant: "
+
+
+def test_an_image_token_of_another_name_is_found() -> None:
+    assert derive_with_images(images("[<|pic|>]\\n"), "<|pic|>").image == "[{}]"
+
+
+@pytest.mark.parametrize(
+    ("jinja", "what"),
+    [
+        (images("<image>"), "where a turn's image comes first, then a newline"),
+        (TALK.replace("IMAGES", "") + "{{ '<image>\n' }}", "every turn once"),
+        (images("<image>\\n").replace("type == 'image'", "type == 'image' and loop.first"), "it writes"),
+        (images(""), "every turn once"),
+    ],
+)
+def test_images_that_our_templates_do_not_write_are_refused(jinja: str, what: str) -> None:
+    with pytest.raises(ConversationError, match=what):
+        derive_with_images(jinja)

@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 
 from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts, assemble, fit_newline
-from llava_lite.checkpoint.transformers_format import is_native
+from llava_lite.checkpoint.transformers_format import why_not_native
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.data.collate import Batch, collate
 from llava_lite.generation.assistant import Assistant
@@ -163,7 +163,8 @@ def test_saved_and_loaded_gives_the_same_reply(
         model = fresh.eval()
     save(tmp_path, model, processor, parts=None if whole else parts)
     again, its_processor = load(tmp_path, dtype=torch.float32)
-    assert its_processor.transform == processor.transform and not is_native(again)
+    assert its_processor.transform == processor.transform
+    assert bool(why_not_native(again, its_processor)) == (parts.image_mode == "anyres_max_1")
     assert torch.equal(again.projector.image_newline, model.projector.image_newline)
     for size in ((64, 48), (3000, 1000)):
         question = [Conversation().ask("What is it?", [picture(size)])]
@@ -181,16 +182,16 @@ def test_finetune_gives_a_padded_align_checkpoint_the_newline_of_its_own_mode(
     assert processor.transform.mode == "anyres"
     assert Assistant(model.eval(), processor).ask("What is it?", [picture((64, 48))], sampling=SHORT)
     model, processor = finetune.start_model(finetune.ModelConfig(checkpoint=str(tmp_path)))
-    assert processor.transform.mode == "pad" and is_native(model)
+    assert processor.transform.mode == "pad"
 
 
 def test_the_newline_comes_and_goes_with_the_mode(llava: tuple[Llava, Processor]) -> None:
     model, processor = llava
-    assert model.projector.image_newline is None and is_native(model)
+    assert model.projector.image_newline is None
     fit_newline(model, processor.with_image_mode("anyres"))
     newline = model.projector.image_newline
-    assert newline.shape == (32,) and newline.dtype == torch.float32 and not is_native(model)
+    assert newline.shape == (32,) and newline.dtype == torch.float32
     fit_newline(model, processor.with_image_mode("anyres_max_9"))
     assert model.projector.image_newline is newline
     fit_newline(model, processor)
-    assert model.projector.image_newline is None and is_native(model)
+    assert model.projector.image_newline is None

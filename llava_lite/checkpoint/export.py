@@ -1,0 +1,102 @@
+"""Any checkpoint written in a format that others read, proven to be the same before it is there.
+
+transformers  LlavaForConditionalGeneration, or LlavaNextForConditionalGeneration for anyres; vLLM and SGLang read both
+original      the layout of the LLaVA repository
+gguf          a language model and an mmproj file for llama.cpp
+
+What cannot be expressed is refused by name; what the other side does in its own way is told. See docs/interchange.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llava_lite.checkpoint.folder import base_of, holds_adapter, read_config, save
+from llava_lite.checkpoint.hub import find_folder
+from llava_lite.checkpoint.merge import merge_checkpoint
+from llava_lite.checkpoint.parts import CheckpointError, Parts
+from llava_lite.checkpoint.proof import DTYPES, differ, logits_of, new_folder, open_ready
+from llava_lite.checkpoint.transformers_format import differences, why_not_native
+from llava_lite.conversation.families import TEMPLATES
+from llava_lite.models.llava import Llava
+from llava_lite.processor import Processor
+
+FORMATS = ("transformers", "original", "gguf")
+
+
+def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None = None) -> str:
+    """Write a checkpoint into `out` in one of FORMATS; return what was written and what the format does otherwise.
+
+    source: any folder or hub id that `folder.load` opens; a projector comes with its parts, an adapter merged.
+    dtype: of the weights, by default as they are stored.
+    Raises CheckpointError where `out` holds something, the format cannot express a part of the model, or what was
+    written does not come back the same; nothing is left behind then.
+    """
+    if format not in FORMATS:
+        raise CheckpointError(f"export: unknown format {format!r}; there are: {', '.join(FORMATS)}")
+    if dtype is not None and dtype not in DTYPES:
+        raise CheckpointError(f"export: no dtype {dtype!r}; there are: {', '.join(DTYPES)}")
+    dtype = dtype or _stored_dtype(source)
+    with new_folder(out) as work:
+        whole, written = Path(source), work / "whole"
+        if holds_adapter(source):
+            whole = work / "merged"
+            merge_checkpoint(source, whole, dtype=dtype)
+        model, processor = open_ready(whole, DTYPES[dtype])
+        if format == "gguf":
+            from llava_lite.checkpoint.gguf_format import write_gguf
+
+            write_gguf(written, model, processor)  # compares what it wrote itself, tensor by tensor
+            return f"{out}: written for llama.cpp"
+        if format == "original":
+            from llava_lite.checkpoint.original_format import write_original
+
+            write_original(written, model, processor, stands_at=out)
+        else:
+            _check_native(source, model, processor)
+            save(written, model, processor)
+        difference = _read_back(written, model, processor)
+    told = f"{out}: written as {_kind(out)}; read back, logits differ by at most {difference:.2g}"
+    return "\n".join([told, *(differences(processor) if format == "transformers" else [])])
+
+
+def _check_native(source: str, model: Llava, processor: Processor) -> None:
+    reason = why_not_native(model, processor) if model.vision_tower is not None else ""
+    if reason:
+        raise CheckpointError(f"{source}: transformers' Llava classes cannot express {reason}")
+
+
+def _read_back(written: Path, model: Llava, processor: Processor) -> float:
+    """Return how far the logits of what was written are from the model's; raise CheckpointError unless it is the same.
+
+    The same weights in the same arithmetic: what is left is the order in which a GPU adds up.
+    """
+    named = TEMPLATES.get(processor.template.name) == processor.template
+    template = processor.template.name if named else None  # a format may not say it
+    again, its_processor = open_ready(written, model.language_model.dtype, template=template)
+    before, after = logits_of(model, processor), logits_of(again, its_processor)
+    if before.shape[0] != after.shape[0]:
+        raise CheckpointError(f"{written}: read back, a prompt has {after.shape[0]} tokens and not {before.shape[0]}")
+    num_rows = min(before.shape[1], after.shape[1])  # a format may drop the image token's
+    difference = differ(before[:, :num_rows], after[:, :num_rows])
+    if not difference <= 1e-5 * float(before.abs().max()):
+        raise CheckpointError(f"{written}: read back, its logits differ by {difference:.2g}; nothing was written")
+    return difference
+
+
+def _kind(folder: Path) -> str:
+    """Say what a folder is for transformers."""
+    config = read_config(folder)
+    return ", ".join(config.get("architectures") or [str(config["model_type"])])
+
+
+def _stored_dtype(source: str) -> str:
+    """Return the dtype of a checkpoint's language model, as its config.json says it."""
+    base = base_of(source)
+    config = read_config(find_folder(base.language_model if isinstance(base, Parts) else base))
+    text = config.get("text_config", {})
+    named = [values.get(key) for values in (config, text) for key in ("dtype", "torch_dtype")]
+    found = next((str(name) for name in named if name), "float32")
+    if found not in DTYPES:
+        raise CheckpointError(f"{source}: stored in {found}; say what to write: {', '.join(DTYPES)}")
+    return found
