@@ -23,7 +23,7 @@ from llava_lite.checkpoint.folder import (
 from llava_lite.checkpoint.merge import merge_checkpoint
 from llava_lite.checkpoint.original_format import write_original
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, fit_newline
-from llava_lite.conversation.families import find_template
+from llava_lite.conversation.families import find_template, record_template
 from llava_lite.conversation.message import Conversation
 from llava_lite.models.adapter import AdapterError, Lora
 from llava_lite.models.language_model import load_tokenizer
@@ -317,6 +317,8 @@ def test_images_stand_between_start_and_end_tokens_where_the_config_says_so(
     model.add_lora(Lora(2, 4))
     save(tmp_path / "a", model, processor, parts=str(tmp_path / "m"))
     assert load(tmp_path / "a", dtype=torch.float32)[1].template == processor.template
+    again = load_processor(tmp_path / "m", template=record_template(processor.template))
+    assert again.template == processor.template  # which has the tokens already
 
 
 @pytest.mark.parametrize("model_type", ["llava", "llava_llama", "llava_mistral"])
