@@ -239,9 +239,9 @@ class Processor:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides what tokens a conversation becomes."""
-        parts = (self.tokenizer.backend_tokenizer.to_str(), self.template, self.num_patches, self.bos, self.whole)
+        parts = (self.tokenizer.backend_tokenizer.to_str(), self.template, self.num_patches, self.bos)
         mode = (self.transform.mode, self.transform.size) if self.transform else None
-        return hashlib.sha256(repr((parts, mode)).encode()).hexdigest()
+        return hashlib.sha256(repr((parts, mode, self.image_token, self.whole)).encode()).hexdigest()
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the text of generated ids up to the end mark, special tokens and surrounding white space left out."""

@@ -9,19 +9,22 @@ What cannot be expressed is refused by name; what the other side does in its own
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from llava_lite.checkpoint.folder import base_of, holds_adapter, read_config, save
 from llava_lite.checkpoint.hub import find_folder
 from llava_lite.checkpoint.merge import merge_checkpoint
 from llava_lite.checkpoint.parts import CheckpointError, Parts
-from llava_lite.checkpoint.proof import DTYPES, differ, logits_of, new_folder, open_ready
+from llava_lite.checkpoint.proof import DTYPES, differ, logits_of, new_folder, open_ready, probe
 from llava_lite.checkpoint.transformers_format import differences, why_not_native
 from llava_lite.conversation.families import TEMPLATES
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 
 FORMATS = ("transformers", "original", "gguf")
+_GGUF_DTYPES: Mapping[str, Literal["f32", "f16", "bf16"]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None = None) -> str:
@@ -42,12 +45,9 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
         if holds_adapter(source):
             whole = work / "merged"
             merge_checkpoint(source, whole, dtype=dtype)
-        model, processor = open_ready(whole, DTYPES[dtype])
         if format == "gguf":
-            from llava_lite.checkpoint.gguf_format import write_gguf
-
-            write_gguf(written, model, processor)  # compares what it wrote itself, tensor by tensor
-            return f"{out}: written for llama.cpp"
+            return f"{out}: written for llama.cpp: {_write_gguf(written, whole, dtype)}"
+        model, processor = open_ready(whole, DTYPES[dtype])
         if format == "original":
             from llava_lite.checkpoint.original_format import write_original
 
@@ -55,9 +55,20 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
         else:
             _check_native(source, model, processor)
             save(written, model, processor)
-        difference = _read_back(written, model, processor)
+        named = TEMPLATES.get(processor.template.name) == processor.template
+        template = processor.template.name if format == "original" and named else None  # which does not say it
+        difference = _read_back(written, model, processor, template)
     told = f"{out}: written as {_kind(out)}; read back, logits differ by at most {difference:.2g}"
     return "\n".join([told, *(differences(processor) if format == "transformers" else [])])
+
+
+def _write_gguf(written: Path, whole: Path, dtype: str) -> str:
+    """Write the files, which are compared tensor by tensor where they are written; return their names."""
+    from llava_lite.checkpoint.gguf_format import write_gguf
+
+    written.mkdir()
+    files = write_gguf(written, *open_ready(whole, DTYPES["float32"]), dtype=_GGUF_DTYPES[dtype])
+    return ", ".join(path.name for path in files)
 
 
 def _check_native(source: str, model: Llava, processor: Processor) -> None:
@@ -66,22 +77,25 @@ def _check_native(source: str, model: Llava, processor: Processor) -> None:
         raise CheckpointError(f"{source}: transformers' Llava classes cannot express {reason}")
 
 
-def _read_back(written: Path, model: Llava, processor: Processor) -> float:
+def _read_back(written: Path, model: Llava, processor: Processor, template: str | None) -> float:
     """Return how far the logits of what was written are from the model's; raise CheckpointError unless it is the same.
 
     The same weights in the same arithmetic: what is left is the order in which a GPU adds up.
     """
-    named = TEMPLATES.get(processor.template.name) == processor.template
-    template = processor.template.name if named else None  # a format may not say it
     again, its_processor = open_ready(written, model.language_model.dtype, template=template)
     before, after = logits_of(model, processor), logits_of(again, its_processor)
-    if before.shape[0] != after.shape[0]:
-        raise CheckpointError(f"{written}: read back, a prompt has {after.shape[0]} tokens and not {before.shape[0]}")
+    if _words(processor) != _words(its_processor) or len(before) != len(after):
+        raise CheckpointError(f"{written}: read back, a prompt becomes other tokens; nothing was written")
     num_rows = min(before.shape[1], after.shape[1])  # a format may drop the image token's
     difference = differ(before[:, :num_rows], after[:, :num_rows])
     if not difference <= 1e-5 * float(before.abs().max()):
         raise CheckpointError(f"{written}: read back, its logits differ by {difference:.2g}; nothing was written")
     return difference
+
+
+def _words(processor: Processor) -> list[int]:
+    """Return the ids of the probe but for its image's, which may be others in a format."""
+    return [token for token in probe(processor).input_ids.tolist() if token != processor.image_token_id]
 
 
 def _kind(folder: Path) -> str:

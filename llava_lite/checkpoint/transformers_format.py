@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from llava_lite.checkpoint.chat_template import chat_template, is_legacy, with_chat_template
+from llava_lite.checkpoint.names import published_name
 from llava_lite.images.layout import is_anyres
 from llava_lite.models.language_model import is_plain
 from llava_lite.models.llava import Llava
@@ -54,6 +55,13 @@ def why_not_native(model: Llava, processor: Processor) -> str:
     if transform.tower.resample != PilImage.Resampling.BICUBIC:
         return "the image mode anyres of a tower whose pictures are not resized bicubically (LlavaNext has one filter)"
     return ""
+
+
+def native_names(model: Llava) -> dict[str, str]:
+    """Our names of a model's weights -> the published ones."""
+    assert model.vision_tower is not None
+    tower_type = model.vision_tower.model.config.model_type
+    return {name: published_name(name, tower_type) for name in model.state_dict()}
 
 
 def differences(processor: Processor) -> list[str]:

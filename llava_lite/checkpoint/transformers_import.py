@@ -122,6 +122,8 @@ def _read_transform(folder: Path, config: PretrainedConfig) -> ImageTransform:
             raise CheckpointError(
                 f"{folder}: image_grid_pinpoints {config.image_grid_pinpoints}; anyres has {transform.pinpoints}"
             )
+        if transform.tower.resample != PilImage.Resampling.BICUBIC:
+            raise CheckpointError(f"{folder}: resizes pictures with filter {transform.tower.resample}; anyres with 3")
     return transform
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that hold a whole model with a vision tower: all weights, and what makes its tensors."""
+"""Checkpoints that hold a whole model: all weights, and what makes its tensors. A tower is written as it is run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from llava_lite.checkpoint.chat_template import with_chat_template
-from llava_lite.checkpoint.names import our_name, published_name
+from llava_lite.checkpoint.names import our_name
 from llava_lite.checkpoint.parts import count_visual_tokens, fit_newline
 from llava_lite.checkpoint.transformers_format import (
     generation_config,
     native_config,
+    native_names,
     save_native_processor,
     save_tokenizer,
     why_not_native,
@@ -76,8 +77,8 @@ def write_whole(folder: Path, model: Llava, processor: Processor, weights: dict[
     if processor.image_token != IMAGE_MARK:
         about["image_token"] = processor.image_token
     if not why_not_native(model, processor):
-        tower_type = model.vision_tower.model.config.model_type
-        write_weights(folder, {published_name(name, tower_type): w for name, w in weights.items()})
+        names = native_names(model)
+        write_weights(folder, {names[name]: w for name, w in weights.items()})
         save_native_processor(folder, model, processor)
         return {**_plain(native_config(model, processor)), "llava_lite": about}
     write_weights(folder, weights)

@@ -152,6 +152,17 @@ def test_what_does_not_come_back_the_same_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
+def test_prompts_that_become_other_tokens_are_not_kept(
+    llava_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(folder: Path, model: Llava, processor: Processor) -> None:
+        save(folder, model, replace(processor, bos=not processor.bos))
+
+    monkeypatch.setattr(export, "save", spoil)
+    with pytest.raises(CheckpointError, match=r"read back, a prompt becomes other tokens; nothing was written"):
+        export_checkpoint(str(llava_dir), tmp_path / "out", format="transformers")
+
+
 @pytest.mark.parametrize("dtype", [None, "float16", "float32"])
 def test_weights_keep_their_dtype_unless_told(llava_dir: Path, tmp_path: Path, dtype: str | None) -> None:
     save(tmp_path / "half", *load(llava_dir, dtype=torch.bfloat16))

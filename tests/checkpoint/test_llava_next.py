@@ -158,3 +158,12 @@ def test_other_pinpoints_are_refused(vicuna_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"image_grid_pinpoints .*\[128, 32\]\]; anyres has"):
         load_processor(tmp_path)
+
+
+def test_another_filter_is_refused(vicuna_dir: Path, tmp_path: Path) -> None:
+    write_foreign(tmp_path, load_tokenizer(str(vicuna_dir)), ROLES, anyres=True)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    settings["image_processor"]["resample"] = 2
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="resizes pictures with filter 2; anyres with 3"):
+        load_processor(tmp_path)
