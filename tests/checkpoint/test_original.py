@@ -142,9 +142,9 @@ def test_a_tower_inside_is_what_was_trained(plain: Plain, clip_dir: Path, tmp_pa
 def test_of_the_named_tower_of_one_inside_only_what_it_is_is_read(
     plain: Plain, clip_dir: Path, tmp_path: Path, picture: PilImage.Image
 ) -> None:
-    plain.write_whole(tmp_path / "m", inside=True, mm_vision_tower="somewhere/else")
+    plain.write_whole(tmp_path / "m", inside=True, mm_vision_tower="./somewhere/else")
     with pytest.raises(
-        CheckpointError, match=r"its vision_tower 'somewhere/else' is not to be found .*model.vision_tower"
+        CheckpointError, match=r"its vision_tower './somewhere/else' is not to be found .*model.vision_tower"
     ):
         load(tmp_path / "m", dtype=torch.float32)
     (tmp_path / "what").mkdir()
