@@ -16,7 +16,10 @@ from transformers import AutoConfig
 
 from llava_lite.budget.hardware import BudgetError
 from llava_lite.budget.shapes import Shape, find_text, find_tower
+from llava_lite.checkpoint.folder import holds_adapter
 from llava_lite.checkpoint.folder import read_config as read_checkpoint
+from llava_lite.checkpoint.original_config import is_original
+from llava_lite.checkpoint.original_layouts import open_original
 from llava_lite.checkpoint.parts import find_parts
 from llava_lite.checkpoint.transformers_import import read_foreign
 from llava_lite.checkpoint.whole import NATIVE
@@ -122,10 +125,15 @@ def _read_start(folder: Path, mode: str | None, model: dict[str, Any]) -> tuple[
     """Read what a checkpoint that is there says of itself."""
     config = read_checkpoint(folder)
     about = config.get("llava_lite", {})
-    if "adapter" in about:
+    if holds_adapter(folder):
         raise BudgetError(f"{folder}: an adapter; make it whole first, with llava-lite merge")
+    again = {name: model.get(name) for name in ("vision_tower", "language_model")}
+    if is_original(config):
+        original = open_original(folder, config, **again)
+        parts, text = original.parts, original.text_config or find_text(original.parts.language_model)
+        seen = mode or ("pad" if original.layout == "projector" else parts.image_mode)
+        return find_tower(str(parts.vision_tower), parts.vision_feature_layer), text, parts.projector, seen
     if "parts" in about:
-        again = {name: model.get(name) for name in ("vision_tower", "language_model")}
         parts = find_parts(about["parts"], folder, verify=False, **again)
         vision = find_tower(parts.vision_tower, parts.vision_feature_layer) if parts.vision_tower else None
         return vision, find_text(parts.language_model), parts.projector, mode or "pad"

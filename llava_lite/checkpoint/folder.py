@@ -4,6 +4,7 @@ model_type llava(_next) a whole model as transformers has it, plus our section `
                         or without it, of other making
 model_type llava_lite   a whole model that class cannot express, or (with `parts`) a projector and where its parts are,
                         or (with `adapter`) a PEFT adapter, a projector and where the rest is: parts, or a `checkpoint`
+any with fields mm_*    the original LLaVA's layouts: `original_layouts`
 any other               a language model alone, text only
 """
 
@@ -20,6 +21,8 @@ import torch
 from safetensors.torch import save_file
 
 from llava_lite.checkpoint.hub import find_folder
+from llava_lite.checkpoint.original_config import is_original
+from llava_lite.checkpoint.original_layouts import base_of_original, find_layout, load_original, open_original
 from llava_lite.checkpoint.parts import (
     CheckpointError,
     Parts,
@@ -98,7 +101,7 @@ def load(
     quantize: Quantize | Literal["recorded"] | None = "recorded",
     template: str | None = None,
 ) -> tuple[Llava, Processor]:
-    """Open any folder that `save` wrote, a LLaVA of transformers of other making, or a language model alone.
+    """Open any folder that `save` wrote, a LLaVA of transformers or of the original's, or a language model alone.
 
     folder: or the id of any of these on the hub. An adapter stays beside its base, not merged.
     vision_tower, language_model: where to find a part that a checkpoint without it has lost.
@@ -121,12 +124,15 @@ def _load(
     config = read_config(folder)
     about = config.get("llava_lite", {})
     how: Quantize | None = about.get("quantize") if quantize == "recorded" else quantize
+    if is_original(config):
+        again = {"vision_tower": vision_tower, "language_model": language_model}
+        return load_original(open_original(folder, config, template=template, **again), dtype=dtype, quantize=how)
     if "parts" in about:
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
         model, processor = assemble(parts, dtype=dtype, quantize=how)
     elif "checkpoint" in about:
         base = find_folder(_find_base(about, folder, language_model))
-        model, processor = _load(base, dtype, None, None, how, about["template"])
+        model, processor = _load(base, dtype, vision_tower, None, how, about["template"])
         processor = _as_recorded(processor, about)
         fit_newline(model, processor)
     elif config["model_type"] in (*NATIVE, "llava_lite"):
@@ -165,6 +171,10 @@ def _load_processor(
 ) -> Processor:
     config = read_config(folder)
     about = config.get("llava_lite", {})
+    if is_original(config):
+        again = {"vision_tower": vision_tower, "language_model": language_model}
+        original = open_original(folder, config, template=template, **again)
+        return make_processor(original.parts, original.text_config)
     if "parts" in about:
         parts = find_parts(
             about["parts"], folder, verify=False, vision_tower=vision_tower, language_model=language_model
@@ -172,7 +182,7 @@ def _load_processor(
         return make_processor(parts)
     if "checkpoint" in about:
         base = find_folder(_find_base(about, folder, language_model, verify=False))
-        return _as_recorded(_load_processor(base, None, None, about["template"]), about)
+        return _as_recorded(_load_processor(base, vision_tower, None, about["template"]), about)
     if config["model_type"] in (*NATIVE, "llava_lite"):
         return _read_whole(folder, config, template).processor
     return make_processor(Parts(None, str(folder), template=template or about.get("template")))
@@ -180,12 +190,18 @@ def _load_processor(
 
 def holds_projector_alone(folder: str | Path) -> bool:
     """Whether a checkpoint is what align writes: a projector, and where its parts are. Raises CheckpointError."""
-    return "parts" in read_config(find_folder(folder)).get("llava_lite", {}) and not holds_adapter(folder)
+    found = find_folder(folder)
+    config = read_config(found)
+    if is_original(config):
+        return find_layout(found) == "projector"
+    return "parts" in config.get("llava_lite", {}) and not holds_adapter(folder)
 
 
 def holds_adapter(folder: str | Path) -> bool:
     """Whether a checkpoint is an adapter, and where what it stands beside is. Raises CheckpointError."""
-    return "adapter" in read_config(find_folder(folder)).get("llava_lite", {})
+    found = find_folder(folder)
+    config = read_config(found)
+    return find_layout(found) == "adapter" if is_original(config) else "adapter" in config.get("llava_lite", {})
 
 
 def base_of(folder: str | Path, *, vision_tower: str | None = None, language_model: str | None = None) -> Parts | str:
@@ -194,9 +210,12 @@ def base_of(folder: str | Path, *, vision_tower: str | None = None, language_mod
     Raises CheckpointError for a part that is gone.
     """
     found = find_folder(folder)
-    about = read_config(found).get("llava_lite", {})
+    config = read_config(found)
+    about = config.get("llava_lite", {})
+    again = {"vision_tower": vision_tower, "language_model": language_model}
+    if is_original(config):
+        return base_of_original(open_original(found, config, **again))
     if "parts" in about:
-        again = {"vision_tower": vision_tower, "language_model": language_model}
         return find_parts(about["parts"], found, verify=False, **again)
     return _find_base(about, found, language_model, verify=False) if "checkpoint" in about else str(folder)
 
@@ -207,6 +226,8 @@ def read_config(folder: Path) -> dict:
     if not path.is_file():
         steps = sorted(folder.glob("step-*/config.json"))
         hint = f"; a run stopped here, its newest checkpoint is {steps[-1].parent}" if steps else ""
+        if (folder / "mm_projector.bin").is_file():
+            hint = "; mm_projector.bin needs the config.json that the original wrote with it"
         raise CheckpointError(f"{folder}: not a checkpoint (no config.json){hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from llava_lite.checkpoint.parts import CheckpointError
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "mm_projector.bin", "non_lora_trainables.bin"]
 _PICKLED = ["*.bin"]
 
 

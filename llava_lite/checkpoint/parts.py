@@ -57,18 +57,31 @@ class Parts:
     template: str | dict[str, object] | None = None
 
 
-def assemble(parts: Parts, *, dtype: torch.dtype, quantize: Quantize | None = None) -> tuple[Llava, Processor]:
+def assemble(
+    parts: Parts,
+    *,
+    dtype: torch.dtype,
+    quantize: Quantize | None = None,
+    text_config: PretrainedConfig | None = None,
+    text_weights: dict[str, torch.Tensor] | None = None,
+    tower_weights: dict[str, torch.Tensor] | None = None,
+) -> tuple[Llava, Processor]:
     """Load the parts and join them with a new projector, initialised from torch's current seed.
 
+    text_config, text_weights, tower_weights: of parts that stand in another way in the folders that `parts` names.
     The tokenizer gets an `<image>` token and the language model a row for it where it has no spare one.
     Raises PartError, ProjectorError, ConversationError or ImageError.
     """
-    processor = make_processor(parts)
-    language_model = load_language_model(parts.language_model, dtype=dtype, quantize=quantize)
+    processor = make_processor(parts, text_config)
+    language_model = load_language_model(
+        parts.language_model, dtype=dtype, quantize=quantize, config=text_config, weights=text_weights
+    )
     fit_embeddings(language_model, len(processor.tokenizer))
     tower = projector = None
     if parts.vision_tower is not None:
-        tower = load_vision_tower(parts.vision_tower, feature_layer=parts.vision_feature_layer, dtype=dtype)
+        tower = load_vision_tower(
+            parts.vision_tower, feature_layer=parts.vision_feature_layer, dtype=dtype, weights=tower_weights
+        )
         hidden_size = int(language_model.config.get_text_config().hidden_size)
         projector = make_projector(parts.projector, tower.hidden_size, hidden_size).to(dtype)
     model = Llava(
@@ -82,11 +95,11 @@ def assemble(parts: Parts, *, dtype: torch.dtype, quantize: Quantize | None = No
     return model, processor
 
 
-def make_processor(parts: Parts) -> Processor:
+def make_processor(parts: Parts, text_config: PretrainedConfig | None = None) -> Processor:
     """Make the processor that `assemble` gives; reads no weights. Raises what `assemble` raises."""
-    config = read_part_config(parts.language_model)
+    config = text_config or read_part_config(parts.language_model)
     family = find_language_family(config.model_type, parts.language_model)
-    tokenizer = load_tokenizer(parts.language_model)
+    tokenizer = load_tokenizer(parts.language_model, text_config)
     bos = prepare_tokenizer(tokenizer, image=parts.vision_tower is not None)
     transform, num_patches = None, 0
     if parts.vision_tower is not None:

@@ -1,12 +1,11 @@
 """The weight files of a checkpoint: safetensors, in shards with an index where they are large.
 
-Folders of other making may have nothing but `pytorch_model.bin`: it is read as weights alone, no code in it runs.
+Folders of other making may have nothing but torch's own `.bin`: it is read as weights alone, no code in it runs.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.models.llava import Llava
-from llava_lite.models.pretrained import complain_of_weights
+from llava_lite.models.pretrained import complain_of_weights, read_pickled
 
 PROJECTOR = "projector.safetensors"
 _MAX_SHARD = "5GB"
@@ -41,23 +40,30 @@ def write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether there are weight files that `read_weights` reads."""
+    return any((folder / name).is_file() for name in _FILES)
+
+
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read all weight files a checkpoint has; the index, if there is one, says which these must be.
 
-    Raises CheckpointError where there are none, or one is missing or damaged.
+    Raises CheckpointError or PartError where there are none, or one is missing or damaged.
     """
     weights: dict[str, torch.Tensor] = {}
     for name in _files(folder):
-        try:
-            if name.endswith(".safetensors"):
-                weights |= load_file(folder / name)
-            else:
-                weights |= torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
-        except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(
-                f"{folder / name}: cannot be read ({error}); the file is missing or damaged"
-            ) from None
+        weights |= read_file(folder / name)
     return weights
+
+
+def read_file(path: Path) -> dict[str, torch.Tensor]:
+    """Read one file of weights, as its suffix says. Raises CheckpointError or PartError."""
+    if path.suffix == ".bin":
+        return read_pickled(path)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); the file is missing or damaged") from None
 
 
 def _files(folder: Path) -> list[str]:
@@ -66,7 +72,10 @@ def _files(folder: Path) -> list[str]:
         raise CheckpointError(f"{folder}: no weights (model.safetensors or {PROJECTOR}) beside its config.json")
     if not name.endswith(".json"):
         return [name]
-    shards = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
+    try:
+        shards = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{folder / name}: damaged; it should say which file holds which weight") from None
     if any(Path(shard).name != shard for shard in shards):
         raise CheckpointError(f"{folder / name}: names files outside its folder")
     return shards

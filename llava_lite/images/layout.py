@@ -32,7 +32,7 @@ NEWLINE = -1
 _KNOWN = f"{', '.join(get_args(OneTileMode))}, anyres, anyres_max_<N>"
 _ANYRES = re.compile(r"anyres(?:_max_([1-9]\d*))?")
 # Tiles across and down. LLaVA-1.6's, in its own order, which decides ties; and "(1x1),...,(6x6)" of LLaVA-OneVision.
-GRIDS: Sequence[Size] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+_GRIDS: Sequence[Size] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 _THIN_FROM = 1.1  # how many times too long a mosaic's sides are, on average, before it is thinned
 _GRIDS_MAX: Sequence[Size] = tuple((across, down) for across in range(1, 7) for down in range(1, 7))
 
@@ -131,11 +131,10 @@ def most_tokens(mode: str, num_patches: int) -> int:
     """Return a number of visual tokens that no picture exceeds, whatever its size."""
     if not is_anyres(mode):
         return num_patches
-    grids = GRIDS if mode == "anyres" else _GRIDS_MAX
-    num_tiles: float = max(across * down for across, down in grids)
+    num_tiles: float = max(across * down for across, down in grids(mode))
     if (most := _max_tiles(mode)) is not None:
         num_tiles = min(num_tiles, _THIN_FROM**2 * most)
-    num_rows = max(down for _, down in grids) * math.isqrt(num_patches)
+    num_rows = max(down for _, down in grids(mode)) * math.isqrt(num_patches)
     return num_patches + math.ceil(num_tiles * num_patches) + num_rows
 
 
@@ -152,7 +151,12 @@ def choose_grid(image_size: Size, mode: str, tile_size: int) -> Size:
         kept = min(int(width * scale) * int(height * scale), width * height)
         return kept, kept - canvas_width * canvas_height
 
-    return max(GRIDS if mode == "anyres" else _GRIDS_MAX, key=merit)
+    return max(grids(mode), key=merit)
+
+
+def grids(mode: str) -> Sequence[Size]:
+    """Return the grids, tiles across and down, that an anyres mode chooses from; the first wins among equals."""
+    return _GRIDS if mode == "anyres" else _GRIDS_MAX
 
 
 def place(image_size: Size, canvas: Size) -> tuple[Size, Size]:

@@ -18,7 +18,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from llava_lite.images.layout import GRIDS, Size, check_mode, choose_grid, is_anyres, place
+from llava_lite.images.layout import Size, check_mode, choose_grid, grids, is_anyres, place
 from llava_lite.images.loading import ImageError
 
 
@@ -126,7 +126,7 @@ class ImageTransform:
     @property
     def pinpoints(self) -> list[list[int]]:
         """The canvases of anyres as transformers has them, (height, width), in the order that decides ties."""
-        return [[down * self.size, across * self.size] for across, down in GRIDS]
+        return [[down * self.size, across * self.size] for across, down in grids("anyres")]
 
     def save_tower(self, folder: Path) -> None:
         """Write the preprocessor_config.json of a CLIP tower; the mode is not the tower's."""

@@ -20,15 +20,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from llava_lite.models.pretrained import complain_of_weights
+from llava_lite.models.pretrained import complain_of_weights, read_pickled
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
 Quantize = Literal["4bit", "8bit"]
 
 _NAME = "default"
 # PEFT's names: in memory `...q_proj.lora_A.default.weight`, in files without the name and below its own wrappers.
 _IN_FILES = "base_model.model."
+# What PEFT's adapter_config.json may ask for beyond alpha / rank * B @ A.
+_MORE = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "bias", "fan_in_fan_out")
 W = TypeVar("W", bound=torch.Tensor)
 
 
@@ -98,17 +101,20 @@ def write_adapter(folder: Path, weights: Mapping[str, torch.Tensor], lora: Lora,
 
 
 def read_adapter(folder: Path, language_model: PreTrainedModel) -> Lora:
-    """Attach the adapter that `write_adapter` wrote, beside the base as it is.
+    """Attach the adapter that `write_adapter` or PEFT wrote, beside the base as it is.
 
-    Raises AdapterError for a broken file, PartError for missing or unexpected weights.
+    Raises AdapterError for a broken file or more than plain LoRA, PartError for missing or unexpected weights.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        saved = load_file(folder / WEIGHTS)
+        saved = None if _is_pickled(folder) else load_file(folder / WEIGHTS)
         targets = tuple(config["target_modules"])
         lora = Lora(rank=config["r"], alpha=config["lora_alpha"], dropout=config["lora_dropout"], targets=targets)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{folder}: {CONFIG} or {WEIGHTS} is missing or damaged ({error})") from None
+    saved = read_pickled(folder / PICKLED) if saved is None else saved
+    if more := sorted(key for key in _MORE if config.get(key) not in (None, False, {}, [], "none")):
+        raise AdapterError(f"{folder / CONFIG}: sets {', '.join(more)}; only plain LoRA is read; merge it with PEFT")
     lora = attach(language_model, lora)
     own = _weights(language_model)
     complain_of_weights(folder, own.keys() - saved.keys(), saved.keys() - own.keys())
@@ -118,6 +124,10 @@ def read_adapter(folder: Path, language_model: PreTrainedModel) -> Lora:
             raise AdapterError(f"{folder / WEIGHTS}: {name} is {sizes}; the files do not belong to one adapter")
         weight.data.copy_(saved[name])
     return lora
+
+
+def _is_pickled(folder: Path) -> bool:
+    return not (folder / WEIGHTS).is_file() and (folder / PICKLED).is_file()
 
 
 @torch.no_grad()

@@ -10,10 +10,13 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.hub import cached_file
 
 from llava_lite.models import adapter
 from llava_lite.models.adapter import Quantize
@@ -100,12 +103,29 @@ def load_language_model(
     return model
 
 
-def load_tokenizer(name_or_dir: str) -> PreTrainedTokenizerBase:
-    """Load a language model's tokenizer. Raises PartError where there is none."""
+def load_tokenizer(name_or_dir: str, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """Load a language model's tokenizer. Raises PartError where there is none.
+
+    config: what the language model is, where config.json there says it in a way that transformers does not know.
+    """
     try:
-        return AutoTokenizer.from_pretrained(name_or_dir)
+        if _is_sentencepiece_alone(name_or_dir):  # `legacy` where nothing says so, as transformers took it before 5
+            legacy = get_tokenizer_config(name_or_dir).get("legacy") is not False
+            return LlamaTokenizer.from_pretrained(name_or_dir, legacy=legacy)
+        return AutoTokenizer.from_pretrained(name_or_dir, config=config)
     except (OSError, ValueError) as error:
         raise PartError(f"{name_or_dir}: no tokenizer here ({str(error).splitlines()[0]})") from None
+
+
+def _is_sentencepiece_alone(name_or_dir: str) -> bool:
+    """Whether it is Llama's tokenizer and there is only its tokenizer.model.
+
+    For some a model_type transformers 5 takes that for another tokenizer, which cuts words otherwise.
+    """
+    if get_tokenizer_config(name_or_dir).get("tokenizer_class") != "LlamaTokenizer":
+        return False
+    quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(name_or_dir, "tokenizer.json", **quietly) is None
 
 
 def fit_embeddings(model: PreTrainedModel, num_tokens: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import zipfile
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -60,6 +63,22 @@ def load_part(
     unexpected = [name for name in report["unexpected_keys"] if not re.match(may_leave, name)]
     complain_of_weights(name_or_dir, report["missing_keys"], unexpected)
     return model
+
+
+def read_pickled(path: Path) -> dict[str, torch.Tensor]:
+    """Read a file that torch wrote of tensors by name, and of nothing else: no code in it is run. Raises PartError."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:
+        raise PartError(
+            f"{path}: damaged, or it holds more than tensors, which is not read since that could run its code; "
+            "where you trust it, convert it to safetensors"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise PartError(f"{path}: cannot be read ({_first_line(error)}); the file is missing or damaged") from None
+    if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise PartError(f"{path}: holds something else than tensors by name")
+    return weights
 
 
 def complain_of_weights(where: object, missing: Collection[str], unexpected: Collection[str]) -> None:

@@ -151,16 +151,20 @@ def count_patches(config: PretrainedConfig, tile_size: int) -> int:
     return int(tile_size // config.patch_size) ** 2
 
 
-def load_vision_tower(name_or_dir: str, *, feature_layer: int, dtype: torch.dtype) -> VisionTower:
+def load_vision_tower(
+    name_or_dir: str, *, feature_layer: int, dtype: torch.dtype, weights: dict[str, torch.Tensor] | None = None
+) -> VisionTower:
     """Load a tower that stops at `feature_layer` (-2: LLaVA's, the output of the last block but one).
 
+    weights: those of the whole tower where they are read already; `name_or_dir` then says what they are.
     Raises PartError for an unknown `model_type`, a layer that is not there, missing or unexpected weights.
     """
     vision = read_tower_config(name_or_dir)
     family = TOWERS[vision.model_type]
     shorter = cut_config(vision, feature_layer, name_or_dir)
     leave = left_out(vision, shorter)
-    return VisionTower(load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter))
+    model = load_part(family.model_class, name_or_dir, dtype=dtype, may_leave=leave, config=shorter, weights=weights)
+    return VisionTower(model)
 
 
 def left_out(vision: PretrainedConfig, shorter: PretrainedConfig) -> str:

@@ -19,6 +19,7 @@ from llava_lite.budget.workload import find_workload
 from llava_lite.flops import DEVICES, Device
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.pretrained import PartError
+from tests.checkpoint.original_llava import Plain
 from tests.foreign import ROLES, write_foreign
 from tests.test_cli import llava
 
@@ -57,6 +58,27 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hardware(memory_gib: float = 100.0, count: int = 1) -> Hardware:
     return Hardware("a GPU", Device(1e-3, memory_gib, 500), count, 0.5, 2.0)
+
+
+@pytest.mark.parametrize("layout", ["whole", "projector", "adapter"])
+def test_a_stage_may_start_from_the_originals_checkpoint(
+    clip_dir: Path, vicuna_dir: Path, world: Path, tmp_path: Path, layout: str
+) -> None:
+    original = Plain(vicuna_dir, clip_dir, kind="linear", fields={})
+    if layout == "adapter":
+        original.write_lora(tmp_path / "m", base=str(vicuna_dir))
+    else:
+        (original.write_whole if layout == "whole" else original.write_projector)(tmp_path / "m")
+    path = write(tmp_path / "finetune.yaml", clip_dir, vicuna_dir, data=world / "captions.json")
+    settings = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**settings, "model": {"checkpoint": str(tmp_path / "m")}}))
+    if layout == "adapter":
+        with pytest.raises(BudgetError, match="an adapter; make it whole first"):
+            read_stages(path, ())
+        return
+    (stage,) = read_stages(path, ())
+    assert (stage.shape.projector, stage.shape.image_mode) == ("linear", "crop" if layout == "whole" else "pad")
+    assert (stage.shape.vision.num_hidden_layers, stage.shape.text.vocab_size) == (2, 340)
 
 
 def test_every_short_name_is_a_device() -> None:

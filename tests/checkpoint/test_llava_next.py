@@ -19,7 +19,7 @@ from llava_lite.checkpoint.parts import CheckpointError, Parts
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
-from llava_lite.images.layout import GRIDS, Size, choose_grid, lay_out
+from llava_lite.images.layout import Size, choose_grid, grids, lay_out
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
@@ -108,7 +108,7 @@ def test_what_llava_next_computes_otherwise_is_saved_as_ours(
 
 def tokens_of_transformers(size: Size, tile_size: int, side: int) -> int:
     width, height = size
-    pinpoints = [[down * tile_size, across * tile_size] for across, down in GRIDS]
+    pinpoints = [[down * tile_size, across * tile_size] for across, down in grids("anyres")]
     fake = SimpleNamespace(image_processor=SimpleNamespace(image_grid_pinpoints=pinpoints), patch_size=tile_size / side)
     fake.num_additional_image_tokens = 0
     fake._get_unpadded_features = LlavaNextProcessor._get_unpadded_features.__get__(fake)
@@ -119,7 +119,7 @@ def test_in_our_order_of_pinpoints_no_grid_differs() -> None:
     drawn = random.Random(0)
     sizes = [(drawn.randint(1, 400), drawn.randint(1, 400)) for _ in range(3000)]
     sizes += [(drawn.randint(1, 3000), drawn.randint(1, 3000)) for _ in range(3000)]
-    pinpoints = [[down * 336, across * 336] for across, down in GRIDS]
+    pinpoints = [[down * 336, across * 336] for across, down in grids("anyres")]
     for width, height in sizes:
         canvas = select_best_resolution((height, width), pinpoints)
         across, down = choose_grid((width, height), "anyres", 336)
