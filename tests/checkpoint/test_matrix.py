@@ -18,7 +18,7 @@ from tests.checkpoint.test_export import assert_native, assert_same_weights
 from tests.families import LANGUAGES, write_language, write_tower
 from tests.test_house import ROOT
 
-ON = ("transformers",)
+ON = ("transformers", "original", "gguf")
 """The formats whose writers are here."""
 PROJECTORS = ("linear", "mlp2x_gelu", "pool2_mlp2x_gelu", "shuffle3_mlp2x_gelu")
 TOWERS = ("clip", "siglip", "dinov2")
