@@ -46,29 +46,33 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
             whole = work / "merged"
             merge_checkpoint(source, whole, dtype=dtype)
         if format == "gguf":
-            return f"{out}: written for llama.cpp: {_write_gguf(written, whole, dtype)}"
+            return "\n- ".join([f"{out}: written for llama.cpp", *_write_gguf(written, whole, dtype)])
         model, processor = open_ready(whole, DTYPES[dtype])
+        template = None
         if format == "original":
-            from llava_lite.checkpoint.original_format import write_original
+            from llava_lite.checkpoint import original_format
 
-            write_original(written, model, processor, stands_at=out)
+            original_format.write_original(written, model, processor, stands_at=out)
+            told = original_format.differences(processor)
+            if TEMPLATES.get(processor.template.name) == processor.template:
+                template = processor.template.name  # which the folder does not say
         else:
             _check_native(source, model, processor)
             save(written, model, processor)
-        named = TEMPLATES.get(processor.template.name) == processor.template
-        template = processor.template.name if format == "original" and named else None  # which does not say it
+            told = differences(processor)
         difference = _read_back(written, model, processor, template)
-    told = f"{out}: written as {_kind(out)}; read back, logits differ by at most {difference:.2g}"
-    return "\n".join([told, *(differences(processor) if format == "transformers" else [])])
+    first = f"{out}: written as {_kind(out)}; read back, logits differ by at most {difference:.2g}"
+    return "\n- ".join([first, *told])
 
 
-def _write_gguf(written: Path, whole: Path, dtype: str) -> str:
-    """Write the files, which are compared tensor by tensor where they are written; return their names."""
-    from llava_lite.checkpoint.gguf_format import write_gguf
+def _write_gguf(written: Path, whole: Path, dtype: str) -> list[str]:
+    """Write the files, which are compared tensor by tensor where they are written; return what is to be told."""
+    from llava_lite.checkpoint import gguf_format
 
     written.mkdir()
-    files = write_gguf(written, *open_ready(whole, DTYPES["float32"]), dtype=_GGUF_DTYPES[dtype])
-    return ", ".join(path.name for path in files)
+    model, processor = open_ready(whole, DTYPES["float32"])
+    files = gguf_format.write_gguf(written, model, processor, dtype=_GGUF_DTYPES[dtype])
+    return [", ".join(path.name for path in files), *gguf_format.differences(model, processor)]
 
 
 def _check_native(source: str, model: Llava, processor: Processor) -> None:

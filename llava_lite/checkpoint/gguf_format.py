@@ -64,6 +64,23 @@ def write_gguf(folder: Path, model: Llava, processor: Processor, *, dtype: GgufD
     return [file.path for file in files]
 
 
+def differences(model: Llava, processor: Processor) -> list[str]:
+    """Say where llama.cpp, reading these files, does otherwise than this model; the module's docstring has all."""
+    told = ["people's words that spell a special token are text here and that token there"]
+    if model.vision_tower is not None and processor.transform is not None:
+        if model.vision_tower.family.num_prefix_tokens:
+            told.append(
+                "llama.cpp since May 2025 takes the class token of this tower for a patch and loses one, by which its "
+                "answers suffer: wait for its pull request 25844, or apply it"
+            )
+        if processor.transform.mode != "pad":
+            told.append(f"pictures are padded there, not brought to a square by mode {processor.transform.mode}")
+        told.append("pictures that are not square are resized first and padded then, there; here the other way")
+    if processor.end_text:
+        told.append(f"answers end at {processor.end_text!r}: give it to llama.cpp as a stop text")
+    return told
+
+
 def _need_gguf() -> None:
     try:
         import gguf  # noqa: F401

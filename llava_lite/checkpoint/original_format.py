@@ -66,6 +66,15 @@ def write_original(folder: Path, model: Llava, processor: Processor, *, stands_a
     _write_json(folder / "config.json", _config(model, processor, num_rows, str(mm_vision_tower)))
 
 
+def differences(processor: Processor) -> list[str]:
+    """Say what the original needs to be told, or does otherwise than this model."""
+    return [
+        "it opens the vision tower at the path in mm_vision_tower: change that in config.json if you move the folder",
+        f"it does not know the chat template: give it --conv-mode, here what is called {processor.template.name!r}",
+        "people's words that spell a special token are text here and that token there",
+    ]
+
+
 def _check(model: Llava, processor: Processor) -> None:
     if model.vision_tower is None or model.projector is None or processor.transform is None:
         raise CheckpointError("original: a language model alone is not a LLaVA; it is transformers' already")

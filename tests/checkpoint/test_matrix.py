@@ -27,6 +27,12 @@ PAGE = ROOT / "docs" / "interchange.md"
 START, END = "<!-- matrix: written by tests/checkpoint/test_matrix.py -->", "<!-- end of the matrix -->"
 
 
+# What each format's refusals begin with.
+_SAID = {
+    "transformers": "transformers' Llava classes cannot express ",
+    "original": "the original LLaVA cannot express this model: ",
+    "gguf": "llama.cpp cannot run this model as it is: ",
+}
 Tried = dict[str, str]
 """What each format made of one model: `exact`, or why not."""
 
@@ -58,7 +64,7 @@ class Bench:
         try:
             model, processor = assemble(parts, dtype=torch.float32)
         except ProjectorError as error:
-            return dict.fromkeys(ON, f"not applicable: {str(error).partition(': ')[2]}")
+            return dict.fromkeys(ON, f"not applicable: {str(error).partition(': ')[2].replace(';', ',')}")
         save(source, model, processor)
         return {format: self._try(format, source) for format in ON}
 
@@ -67,7 +73,7 @@ class Bench:
         try:
             export_checkpoint(str(source), out, format=format)
         except CheckpointError as error:
-            return f"refused: {str(error).removeprefix(f'{source}: ')}"
+            return str(error).removeprefix(f"{source}: ").partition(_SAID[format])[2] or str(error)
         if format == "transformers":
             theirs, ours = (load(folder, dtype=torch.float32)[0] for folder in (out, source))
             assert_same_weights(theirs, ours)
@@ -92,16 +98,17 @@ def matrix(bench: Bench) -> Iterator[str]:
             yield from reasons.table(f"{tower} tower, and", PROJECTORS, rows)
         yield from reasons.table("no tower", ("alone",), {name: [alone[name]] for name in LANGUAGES})
         yield from reasons.table("image mode of llama, clip, mlp2x_gelu", ("",), {m: [modes[m]] for m in MODES})
-        yield from (f"- **{letter}** {reason}" for reason, letter in reasons.letters.items())
+        yield f"Refused, because {_SAID[format].strip(': ')}:\n"
+        yield from (f"{number}. {reason}" for reason, number in reasons.numbers.items())
         yield ""
 
 
 class Reasons:
-    """The tables of a format, with a letter for each reason."""
+    """The tables of a format, with a number for each reason."""
 
     def __init__(self, format: str) -> None:
         self.format = format
-        self.letters: dict[str, str] = {}
+        self.numbers: dict[str, int] = {}
 
     def table(self, title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Tried]]) -> Iterator[str]:
         yield f"| {title} | {' | '.join(columns)} |"
@@ -114,7 +121,8 @@ class Reasons:
         outcome = tried[self.format]
         if outcome == "exact":
             return outcome
-        return self.letters.setdefault(outcome, chr(ord("a") + len(self.letters)))
+        reasons = outcome.split("; ")
+        return ", ".join(str(self.numbers.setdefault(reason, 1 + len(self.numbers))) for reason in reasons)
 
 
 @pytest.mark.slow
