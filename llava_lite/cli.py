@@ -352,7 +352,7 @@ def serve(
     from llava_lite.serve.server import serve as run
 
     config = ServerConfig(
-        model_name=name or Path(model).name,
+        model_name=name or Path(model).resolve().name,
         max_new_tokens=max_new_tokens,
         max_images=max_images,
         max_body_bytes=max_body_mib * 2**20,
@@ -370,6 +370,7 @@ def serve(
 
         distributed.start()
         assistant = llava_lite.load(model)
+        assistant.drop_oldest = drop_oldest
         run(Batcher(assistant, max_answering=max_answering, max_waiting=max_waiting), config, listening)
 
 
