@@ -6,7 +6,7 @@ TEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
-FAST := not slow and not multiprocess and not gpu
+FAST := not slow and not multiprocess and not gpu and not browser
 
 .PHONY: demo test check clean
 

@@ -90,4 +90,4 @@ def asked(text: str) -> str:
 
 if __name__ == "__main__":
     with report_mistakes():
-        main(Pope, llava_lite.load)
+        main(Pope, llava_lite.open_model)

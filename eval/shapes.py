@@ -69,4 +69,4 @@ def share_of_facts(text: str, facts: Sequence[str]) -> float:
 
 if __name__ == "__main__":
     with report_mistakes():
-        main(Shapes, llava_lite.load)
+        main(Shapes, llava_lite.open_model)

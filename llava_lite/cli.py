@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+MODEL = "A checkpoint folder, a hub id, or the address of a server: http://HOST:PORT[/v1][#NAME]."
+
 
 class Door(TyperGroup):
     """Run every verb behind `report_mistakes`, before typer would turn an interruption into exit code 1."""
@@ -88,7 +90,7 @@ def train(
 @app.command()
 def eval(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Benchmarks, see `llava-lite list`.")],
-    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
+    model: Annotated[str, typer.Option(help=MODEL)],
     data: Annotated[Path, typer.Option(help="The benchmark's files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/eval/MODEL/NAME]")] = None,
     mode: Annotated[str, typer.Option(help="One or several of normal, blind, shuffled, with commas.")] = "normal",
@@ -110,7 +112,7 @@ def eval(
         modes=mode.split(","),
         limit=limit,
         batch_size=batch_size,
-        load=llava_lite.load,
+        load=llava_lite.open_model,
     )
 
 
@@ -276,10 +278,13 @@ def compare(
 
 @app.command()
 def ask(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     question: Annotated[str, typer.Argument()],
     image: Annotated[list[str] | None, typer.Option(help="A file or URL; may be given several times.")] = None,
     system: Annotated[str | None, typer.Option(help="In place of the model's own system text.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Let image URLs reach this machine and its network.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together have this share.")] = 1.0,
@@ -289,17 +294,20 @@ def ask(
     import llava_lite
     from llava_lite.chat.screen import print_answer
 
+    sources = [
+        llava_lite.fetch_image(source, allow_private=allow_private) if "://" in source else source
+        for source in image or []
+    ]
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # what libraries have to say is not the answer
-        assistant = llava_lite.load(model)
         sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        conversation = llava_lite.Conversation(system=system).ask(question, image or [])
-        print_answer(assistant.stream(conversation, sampling), out)
+        conversation = llava_lite.Conversation(system=system).ask(question, sources)
+        print_answer(llava_lite.open_model(model).stream(conversation, sampling), out)
 
 
 @app.command()
 def chat(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     system: Annotated[str | None, typer.Option(help="In place of the model's own system text.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
@@ -313,7 +321,7 @@ def chat(
 
     sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with contextlib.redirect_stdout(sys.stderr):
-        assistant = llava_lite.load(model)
+        assistant = llava_lite.open_model(model)
     raise typer.Exit(chat(assistant, sampling=sampling, system=system, verbose=verbose))
 
 

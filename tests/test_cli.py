@@ -1,11 +1,15 @@
 """The command line: quick to answer, quiet on standard output, and clear about what the user got wrong."""
 
+import base64
+import functools
 import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from llava_lite.data.sample import read_sample
 from llava_lite.models.adapter import Lora
 from llava_lite.recipes import names
 from tests.conftest import assemble_lively
+from tests.generation.endpoint import Endpoint
 
 
 def llava(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -238,11 +243,39 @@ def test_ask_prints_the_answer_alone(monkeypatch: pytest.MonkeyPatch, capsys: py
             yield f"{conversation.system} {conversation.messages[0].text} "
             yield f"{images} {sampling.max_new_tokens} {sampling.temperature} {sampling.top_p} {sampling.seed}"
 
-    monkeypatch.setattr(llava_lite, "load", lambda model: Talkative(), raising=False)
+    monkeypatch.setattr(llava_lite, "open_model", lambda model: Talkative(), raising=False)
     command = ["ask", "m", "What?", "--image", "a.png", "--image", "b.png", "--max-new-tokens", "7", "--system", "Be."]
     monkeypatch.setattr(sys, "argv", ["llava-lite", *command])
     assert llava(monkeypatch, *command) == 0
     assert capsys.readouterr() == ("Be. What? ['a.png', 'b.png'] 7 0.0 1.0 0\n", "loading ...\n")
+
+
+def test_ask_takes_a_server_for_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with Endpoint(models=("a", "b")) as endpoint:
+        assert llava(monkeypatch, "ask", f"{endpoint.url}#b", "What?") == 0
+        assert capsys.readouterr() == ("What?\n", "")
+        assert llava(monkeypatch, "ask", endpoint.url, "What?") == 2
+        told = f"error: {endpoint.url}/models: serves a, b; name one: {endpoint.url}#MODEL\n"
+        assert capsys.readouterr() == ("", told)
+
+
+def test_ask_fetches_an_image_and_reaches_private_addresses_where_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: Path
+) -> None:
+    picture = sorted((world / "images").glob("*.png"))[0]
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=picture.parent)
+    with Endpoint() as endpoint, ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_address[1]}/{picture.name}"
+        command = ["ask", endpoint.url, "What?", "--image", url]
+        assert llava(monkeypatch, *command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {url}: 127.0.0.1 is no public address") and "--allow-private" in error
+        assert not endpoint.requests
+        assert llava(monkeypatch, *command, "--allow-private") == 0
+        image, _ = endpoint.requests[0].body["messages"][0]["content"]
+        assert image["image_url"]["url"].endswith(base64.b64encode(picture.read_bytes()).decode())
+        web.shutdown()
 
 
 def test_merge_prints_what_it_measured_or_ends_with_2(

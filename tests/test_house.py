@@ -69,6 +69,7 @@ ONLY_IN = [
     ("torch", "images", "images.transform"),
     ("transformers", "images", "images.transform"),
     ("peft", "", "models.adapter"),
+    ("openai", "", "generation.remote"),
     ("bitsandbytes", "training", "training.optimizer"),
     ("llava_lite.demo", "", "cli"),
 ]
@@ -198,6 +199,7 @@ def test_a_recipe_imports_only_the_library_and_torch(path: Path) -> None:
         ("llava_lite.training.loop", "from PIL import Image"),
         ("llava_lite.generation.assistant", "if TYPE_CHECKING:\n    from llava_lite.data.sample import Sample"),
         ("llava_lite.generation.assistant", "import llava_lite"),
+        ("llava_lite.evaluation.judge", "def f():\n    from openai import OpenAI"),
         ("llava_lite.evaluation.runner", "import importlib\nimportlib.import_module('torch')"),
         ("llava_lite.evaluation.runner", "from llava_lite.images.transform import ImageTransform"),
         ("llava_lite.serve.server", "from llava_lite.agent import plan"),

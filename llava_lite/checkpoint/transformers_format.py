@@ -108,7 +108,7 @@ def save_tokenizer(folder: Path, processor: Processor) -> None:
     _without_bos(processor).save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    settings |= {"add_bos_token": False, "legacy": _is_legacy(processor)}  # transformers drops both
+    settings |= {"add_bos_token": False, "legacy": is_legacy(processor)}  # transformers drops both
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -174,14 +174,8 @@ def chat_template(processor: Processor) -> str:
     }
     text = "".join(line.strip() for line in _JINJA.splitlines())
     for name, value in pieces.items():
-        text = text.replace(f"${name}$", _literal(value))
+        text = text.replace(f"${name}$", json.dumps(value, ensure_ascii=False))
     return text
-
-
-def _literal(value: object) -> str:
-    """Write a value in Jinja; a list becomes a tuple, which is what `startswith` takes."""
-    text = json.dumps(value, ensure_ascii=False)
-    return f"({text[1:-1]},)" if isinstance(value, list) else text
 
 
 def _markup(template: ChatTemplate) -> tuple[str, ...]:
@@ -193,14 +187,15 @@ def _puts_space_first(processor: Processor) -> bool:
     return str(processor.tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
 
 
-def _is_legacy(processor: Processor) -> bool:
+def is_legacy(processor: Processor) -> bool:
     """Whether the tokenizer puts that space also after a special token (sentencepiece's legacy way)."""
     end = processor.tokenizer.eos_token
     tokens = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer.encode(f"{end}a", add_special_tokens=False))
     return str(tokens[1]).startswith("▁") and _puts_space_first(processor)
 
 
-# One image in a turn comes first; a newline follows each leading image (see conversation/message.py).
+# One image in a turn comes first; a newline follows each leading image (see conversation/message.py). Only what
+# llama.cpp's Jinja knows as well: no tuples, `startswith` of one string.
 _JINJA = """
 {%- macro trimmed(text) -%}{{ text | trim if $TRIM$ else text }}{%- endmacro -%}
 {%- macro words(content) -%}
@@ -247,8 +242,10 @@ _JINJA = """
 {%- endset -%}
 {{ $BOS$ }}
 {%- for piece in body.split($MARK$) -%}
-  {%- if not loop.first -%}{{ $MARK$ }}{%- endif -%}
-  {%- if piece and (not loop.first or $BOS$) and not piece.startswith($SPACELESS$) -%}{{ $SPACE$ }}{%- endif -%}
-  {{ piece }}
+  {%- set at = namespace(spaceless=not piece or (loop.first and not $BOS$)) -%}
+  {%- for start in $SPACELESS$ -%}
+    {%- if piece.startswith(start) -%}{%- set at.spaceless = true -%}{%- endif -%}
+  {%- endfor -%}
+  {{ ('' if loop.first else $MARK$) + ('' if at.spaceless else $SPACE$) + piece }}
 {%- endfor -%}
 """

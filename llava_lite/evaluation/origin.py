@@ -27,7 +27,8 @@ SAMPLE_SIZE = 4096
 
 @dataclass(frozen=True)
 class Origin:
-    """model_sha256: of a checkpoint folder (see `hash_model`), None where the model is no folder.
+    """model: its name; of an endpoint its model and address
+    model_sha256: of a checkpoint folder (see `hash_model`), None where the model is no folder
     prompts_sha256, data_sha256: of the questions as they are in normal mode, whatever the mode
     """
 
@@ -49,7 +50,7 @@ class Origin:
             model_sha256=hash_model(model.name),
             prompts_sha256=_hash([q.id, q.conversation.system, _turns(q)] for q in questions),
             data_sha256=_hash_data(questions),
-            decoding=asdict(Sampling(max_new_tokens=benchmark.max_new_tokens)),
+            decoding=json.loads(json.dumps(asdict(Sampling(max_new_tokens=benchmark.max_new_tokens)))),  # as on disk
         )
 
     def differences(self, other: Origin) -> list[str]:

@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -78,7 +79,7 @@ def main(benchmark: type[Benchmark], load: Callable[[str], ChatModel]) -> None:
         description=inspect.getdoc(inspect.getmodule(benchmark)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
+    parser.add_argument("--model", required=True, help="checkpoint folder, hub id or http://HOST:PORT[#NAME]")
     parser.add_argument("--data", type=Path, required=True, help="folder with the benchmark's files")
     parser.add_argument("--out", type=Path, help="folder for the results; default runs/eval/<model>/<benchmark>")
     parser.add_argument("--mode", default="normal", help=f"one or more of {','.join(MODES)}")
@@ -195,7 +196,7 @@ def _evaluate(
 
 def _folder(out: Path | None, model: str, benchmark: Benchmark, *, alone: bool) -> Path:
     if out is None:
-        words = [part for part in Path(model).parts if part.strip("./\\:")]
+        words = [word for word in re.split(r"[/\\:#]+", model) if word.strip(".")]
         return Path("runs/eval") / "-".join(words) / benchmark.name
     return out if alone else out / benchmark.name
 

@@ -89,16 +89,15 @@ class Assistant:
         row = self.prepare(conversation, sampling, watched=True)
         decoder = self.decoder(keep=True)
         decoder.join([row])
-        try:
-            while True:
-                if row.piece:
+        while True:
+            if row.piece:
+                try:
                     yield row.piece
-                if not decoder.release():
-                    return
-                decoder.step()
-        finally:
-            row.cancel()
-            decoder.release()
+                except GeneratorExit:  # the reader has heard enough; what was computed serves the next turn
+                    row.cancel()
+            if not decoder.release():
+                return
+            decoder.step()
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Tell how likely each conversation's last answer is, given all before it; in one forward for all.

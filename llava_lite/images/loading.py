@@ -24,6 +24,8 @@ MAX_SIDE = 10_000
 MAX_RATIO = 200
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # PIL knows more, among them EPS, which runs Ghostscript
 
+_EVERYWHERE = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how files begin that every program opens: PNG and JPEG
+
 
 class ImageError(ValueError):
     """A picture that cannot be opened: missing, broken, too large, or from a place that is not read."""
@@ -47,7 +49,7 @@ def load_image(source: object) -> PilImage.Image:
     holds in 32 bits, as which it opens 16-bit PGM.
 
     Raises ImageError that names the source for a missing, truncated or unreadable file, for more than MAX_BYTES, for a
-    side of more than MAX_SIDE pixels or MAX_RATIO times the other, for http(s) addresses, which are not fetched, and
+    side of more than MAX_SIDE pixels or MAX_RATIO times the other, for addresses, which `fetch_image` fetches, and
     for greys that have no agreed white: floating-point numbers, and integers of more than 16 bits.
     """
     with _opened(source) as image:
@@ -58,6 +60,22 @@ def image_size(source: object) -> tuple[int, int]:
     """Return (width, height) of what `load_image` would return, from the header alone; raises as it does."""
     with _opened(source) as image:
         return image.size
+
+
+def image_file(source: object) -> bytes:
+    """Return a picture as a file that any other program opens; raises as `load_image` does.
+
+    What is a PNG or JPEG stays as it is, byte for byte; all else becomes a PNG of the pixels that `load_image` returns.
+    """
+    image = load_image(source)
+    if not isinstance(source, PilImage.Image):
+        with _open_file(source, _name(source)) as file:
+            data = file.read()
+        if data.startswith(_EVERYWHERE):
+            return data
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return png.getvalue()
 
 
 @contextmanager
@@ -88,7 +106,7 @@ def _open_file(source: object, name: str) -> BinaryIO:
     elif isinstance(source, str) and source.startswith("data:"):
         file = io.BytesIO(_decode_data_uri(source))
     elif isinstance(source, str) and "://" in source:
-        raise ImageError(f"{name}: addresses are not fetched; download the image and give its path")
+        raise ImageError(f"{name}: addresses are not fetched here; give what llava_lite.fetch_image returns, or a file")
     elif isinstance(source, FileSlice):
         file = io.BytesIO(_read_slice(source, name))
     elif isinstance(source, str | Path):

@@ -6,13 +6,11 @@ import hmac
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava_lite.generation.chat_model import SharedModel
@@ -21,8 +19,7 @@ from llava_lite.serve.completions import Completions
 from llava_lite.serve.config import ServerConfig
 from llava_lite.serve.errors import Refusal, broken, of_status, to_json
 from llava_lite.serve.metrics import CONTENT_TYPE, Metrics
-
-PAGE = Path(__file__).with_name("page.html")
+from llava_lite.serve.page import page_routes
 
 
 def create_app(model: SharedModel, config: ServerConfig) -> FastAPI:
@@ -43,7 +40,7 @@ def create_app(model: SharedModel, config: ServerConfig) -> FastAPI:
     app.router.routes.append(Route("/v1/chat/completions", completions, methods=["POST"]))
     _add_models(app, config.model_name or model.name)
     _add_watching(app, model, metrics)
-    _add_page(app, config.examples_dir)
+    app.router.routes.extend(page_routes(config))
     if config.api_key is not None:
         app.add_middleware(KeyCheck, key=config.api_key)
     if config.allow_origins:  # outermost, as browsers ask beforehand without a key
@@ -117,18 +114,6 @@ def _add_watching(app: FastAPI, model: SharedModel, metrics: Metrics) -> None:
     @app.get("/metrics")
     async def show_metrics() -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE)
-
-
-def _add_page(app: FastAPI, examples_dir: Path | None) -> None:
-    if PAGE.is_file():
-        html = PAGE.read_bytes()
-
-        @app.get("/")
-        async def page() -> Response:
-            return Response(html, media_type="text/html")
-
-    if examples_dir is not None:
-        app.mount("/examples", StaticFiles(directory=examples_dir))
 
 
 async def _answer_refusal(request: Request, error: Exception) -> Response:

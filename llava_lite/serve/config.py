@@ -28,7 +28,6 @@ class ServerConfig:
     files_dir:      images may be file:// addresses below this folder; None: no files
     api_key:        what clients must show as `Authorization: Bearer KEY`; None: nothing
     allow_origins:  web pages of other origins that may ask; "*": all
-    examples_dir:   the pictures that the web page offers, served below /examples/; None: none
     """
 
     model_name: str | None = None
@@ -44,7 +43,6 @@ class ServerConfig:
     files_dir: Path | None = None
     api_key: str | None = field(default=None, repr=False)
     allow_origins: tuple[str, ...] = ()
-    examples_dir: Path | None = None
 
     def __post_init__(self) -> None:
         limits = {

@@ -1,7 +1,9 @@
 """Asking: every question once, in good batches, of one model; and mistakes are told before they cost anything."""
 
+import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ from pixel_world import PIXEL_WORLD, PixelModel, Pixels, read_lines, read_scores
 
 from llava_lite.evaluation.benchmark import EvaluationError
 from llava_lite.evaluation.runner import evaluate_files, load_benchmark, main, run
+from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.opening import open_model
+from tests.generation.endpoint import Endpoint, whole
 
 
 def test_every_question_is_asked_once_and_scored(data: Path, tmp_path: Path) -> None:
@@ -20,7 +25,7 @@ def test_every_question_is_asked_once_and_scored(data: Path, tmp_path: Path) -> 
     assert written["complete"] is True
     assert written["modes"]["normal"]["kinds"] == {k: {"accuracy": 1.0, "n": 10} for k in ("short", "long")}
     assert written["model"] == "pixel-model"
-    assert written["decoding"] == {"max_new_tokens": 8, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    assert written["decoding"] == json.loads(json.dumps(asdict(Sampling(max_new_tokens=8))))
     assert len(written["prompts_sha256"]) == 64
     assert {"python", "transformers"} <= written["versions"].keys()
 
@@ -108,3 +113,24 @@ def test_an_eval_file_is_a_command(data: Path, tmp_path: Path, monkeypatch: pyte
     main(Pixels, PixelModel)
     written = read_scores(tmp_path / "runs" / "eval" / "runs-m" / "pixels")
     assert {mode: scores["n"] for mode, scores in written["modes"].items()} == {"normal": 2, "blind": 2}
+
+
+def test_a_model_behind_an_endpoint_is_known_by_its_name_and_address(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.chdir(tmp_path)
+    with Endpoint(lambda handler: handler.send_json(whole("red")), models=("org/tiny", "b")) as endpoint:
+        asked = {"model": f"{endpoint.url}#org/tiny", "data": data, "out": None, "load": open_model}
+        written = evaluate_files([PIXEL_WORLD], **asked)["pixels"]
+        assert written["model"] == f"org/tiny at {endpoint.url}" and written["model_sha256"] is None
+        assert (written["complete"], written["modes"]["normal"]["figures"]["accuracy"]) == (True, 0.25)
+        assert len(endpoint.requests) == 20
+        assert evaluate_files([PIXEL_WORLD], **asked)["pixels"] == written and len(endpoint.requests) == 20
+        host = endpoint.url.removeprefix("http://").removesuffix("/v1").replace(":", "-")
+    (out,) = tmp_path.glob("runs/eval/*/pixels")
+    assert out.parent.name == f"http-{host}-v1-org-tiny"
+    assert not [path for path in out.iterdir() if b"secret" in path.read_bytes()]
+    with Endpoint(models=("b",)) as other:
+        with pytest.raises(EvaluationError, match="answers of another model"):
+            evaluate_files([PIXEL_WORLD], **{**asked, "model": other.url, "out": out})

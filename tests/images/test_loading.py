@@ -210,7 +210,7 @@ def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("address", ["http://example.com/a.png", "HTTPS://example.com/a.png", "file:///etc/passwd"])
 def test_an_address_is_not_fetched(address: str) -> None:
-    with pytest.raises(ImageError, match=f"{address}: addresses are not fetched; download the image"):
+    with pytest.raises(ImageError, match=f"{address}: addresses are not fetched here; give what llava_lite"):
         load_image(address)
 
 

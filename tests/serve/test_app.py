@@ -226,26 +226,6 @@ def test_other_origins_may_ask_only_where_allowed(server: Address, shared: Batch
         assert "access-control-allow-origin" not in refused.headers
 
 
-def test_example_pictures_are_served_and_nothing_beside_them(
-    shared: Batcher, config: ServerConfig, pictures: list[Path]
-) -> None:
-    with running(shared, replace(config, examples_dir=pictures[0].parent)) as server:
-        assert server.send("GET", f"/examples/{pictures[0].name}").body == pictures[0].read_bytes()
-        for path in ("/examples/none.png", "/examples/../train.json", "/examples/%2e%2e/train.json"):
-            assert server.send("GET", path).error["code"] == "not_found"
-
-
-def test_the_page_is_served_to_everyone(
-    shared: Batcher, config: ServerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "page.html").write_text("<title>Chat</title>")
-    monkeypatch.setattr("llava_lite.serve.app.PAGE", tmp_path / "page.html")
-    with running(shared, replace(config, api_key="k")) as server:
-        page = server.send("GET", "/")
-    assert (page.status, page.body) == (200, b"<title>Chat</title>")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-
-
 def test_no_page_of_documentation_loads_scripts_from_elsewhere(server: Address) -> None:
     for path in ("/docs", "/redoc", "/openapi.json"):
         assert server.send("GET", path).status == 404
