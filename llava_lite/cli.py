@@ -360,7 +360,7 @@ def serve(
     from llava_lite.serve.server import serve as run
 
     config = ServerConfig(
-        model_name=name or Path(model).name,
+        model_name=name or Path(model).resolve().name,
         max_new_tokens=max_new_tokens,
         max_images=max_images,
         max_body_bytes=max_body_mib * 2**20,

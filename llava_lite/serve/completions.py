@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from llava_lite import distributed
 from llava_lite.conversation.message import Conversation
-from llava_lite.generation.chat_model import Finish, SharedModel
+from llava_lite.generation.chat_model import Finish, SharedModel, Ticket
 from llava_lite.serve.body import drop_body, read_body
 from llava_lite.serve.config import ServerConfig
 from llava_lite.serve.errors import RETRY_AFTER, Refusal, broken, refusal_of
@@ -84,29 +85,33 @@ class Completions:
 
     async def _answer(self, request: Request, send: Send) -> None:
         began = time.monotonic()
-        body = await read_body(request, self._config)
-        question = await self._work(lambda: read_question(body, self._config, self._name))
+        question = await self._read(request)
         events = Events(self._config.timeout)
         watcher = asyncio.create_task(events.watch(request.receive))
         try:
-            conversation = await self._with_pictures(question.conversation)
-            ticket = await self._work(lambda: self._model.submit(conversation, question.sampling, events.listen))
+            ticket = await self._submit(question, events)
             try:
-                pieces = self._counting(events.pieces(), began, num_images=len(conversation.images))
+                pieces = self._counting(events.pieces(), began, num_images=len(question.conversation.images))
+                question = replace(question, conversation=Conversation())  # its images may hold many MiB
                 await self._write(question, pieces, request, send)
             finally:
                 ticket.cancel()
         finally:
             watcher.cancel()
 
+    async def _read(self, request: Request) -> Question:
+        body = await read_body(request, self._config)
+        return await self._work(lambda: read_question(body, self._config, self._name))
+
+    async def _submit(self, question: Question, events: Events) -> Ticket:
+        conversation = question.conversation
+        if any(is_address(image) for image in conversation.images):
+            # not in our few threads: other people's servers may take their time
+            conversation = await asyncio.to_thread(fetch_pictures, conversation, self._config)
+        return await self._work(lambda: self._model.submit(conversation, question.sampling, events.listen))
+
     async def _work(self, compute: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, compute)
-
-    async def _with_pictures(self, conversation: Conversation) -> Conversation:
-        if not any(is_address(image) for image in conversation.images):
-            return conversation
-        # not in our few threads: other people's servers may take their time
-        return await asyncio.to_thread(fetch_pictures, conversation, self._config)
 
     async def _counting(
         self, events: AsyncIterator[str | Finish], began: float, *, num_images: int

@@ -19,7 +19,8 @@ class ServerConfig:
 
     model_name:     what clients call the model; None: as the model calls itself
     max_new_tokens: the longest answer that may be asked for, and what is given where nothing is asked
-    max_images, max_messages: of one request
+    max_images, max_messages, max_characters: of one request; a message has no more parts than that either. The
+        characters are counted before the tokens, which takes a second for each million
     max_body_bytes: of one request, and again of all the images that are fetched for it
     body_timeout:   seconds in which a request must have arrived
     timeout:        seconds in which it must be answered, and in which a client must take a piece of its answer
@@ -33,6 +34,7 @@ class ServerConfig:
     max_new_tokens: int = 1024
     max_images: int = 16
     max_messages: int = 1000
+    max_characters: int = 1_000_000
     max_body_bytes: int = 32 * 2**20
     body_timeout: float = 60.0
     timeout: float = 600.0
@@ -46,6 +48,7 @@ class ServerConfig:
         limits = {
             "max_new_tokens": self.max_new_tokens,
             "max_messages": self.max_messages,
+            "max_characters": self.max_characters,
             "max_body_bytes": self.max_body_bytes,
             "body_timeout": self.body_timeout,
             "timeout": self.timeout,

@@ -47,6 +47,9 @@ def read_conversation(fields: Object, config: ServerConfig) -> Conversation:
         turns.append(_turn(role, content, where))
     if not turns or turns[-1].role != "user":
         raise _bad_messages("messages", "the last message should be the user's")
+    length = len(system or "") + sum(len(turn.text) for turn in turns)
+    if length > config.max_characters:
+        raise _bad_messages("messages", f"{length} characters; this server takes {config.max_characters}")
     return Conversation(tuple(turns), system)
 
 
@@ -72,6 +75,8 @@ def _content(message: Object, where: str, config: ServerConfig, images_left: int
         return [content]
     if not isinstance(content, list):
         raise _bad_messages(f"{where}.content", "should be a string or a list of parts")
+    if len(content) > config.max_messages:
+        raise _bad_messages(f"{where}.content", f"{len(content)} parts; this server takes {config.max_messages}")
     parts: list[str | Image] = []
     for i, value in enumerate(content):
         inner = f"{where}.content[{i}]"

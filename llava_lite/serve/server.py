@@ -12,10 +12,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from llava_lite import distributed
 from llava_lite.generation.chat_model import SharedModel
 from llava_lite.serve.config import ServeError, ServerConfig
+
+if TYPE_CHECKING:
+    import uvicorn
 
 GRACE = 10
 """Seconds that answers under way have when the server is told to stop."""
@@ -41,8 +46,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(model: SharedModel, config: ServerConfig, listening: socket.socket) -> None:
-    """Answer until SIGINT or SIGTERM, let what is under way end, for GRACE seconds, and close the model."""
+def make_server(model: SharedModel, config: ServerConfig) -> uvicorn.Server:
+    """Return a server that runs on a socket of `listen`, in any thread, until its `should_exit` is set."""
     import uvicorn
 
     from llava_lite.serve.app import create_app
@@ -57,6 +62,11 @@ def serve(model: SharedModel, config: ServerConfig, listening: socket.socket) ->
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
+    return uvicorn.Server(options)
+
+
+def serve(model: SharedModel, config: ServerConfig, listening: socket.socket) -> None:
+    """Answer until SIGINT or SIGTERM, let what is under way end, for GRACE seconds, and close the model."""
     load, (host, port) = model.load(), listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     distributed.logger.info(
@@ -68,9 +78,11 @@ def serve(model: SharedModel, config: ServerConfig, listening: socket.socket) ->
         load.max_waiting,
         config.describe(),
     )
+    if config.api_key is None and not ip_address(host).is_loopback:
+        distributed.logger.warning("whoever reaches this machine may ask; an API key keeps others out")
     try:
         with _ended_by_signals():
-            uvicorn.Server(options).run(sockets=[listening])
+            make_server(model, config).run(sockets=[listening])
     finally:
         model.close()
     distributed.logger.info("stopped")

@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from llava_lite.generation.chat_model import SharedModel
-from llava_lite.serve.app import create_app
 from llava_lite.serve.config import ServerConfig
-from llava_lite.serve.server import listen
+from llava_lite.serve.server import listen, make_server
 
 CHAT = "/v1/chat/completions"
 
@@ -120,9 +117,7 @@ def unchunked(data: bytes) -> bytes:
 def running(model: SharedModel, config: ServerConfig) -> Iterator[Address]:
     """Serve in a thread."""
     with listen("127.0.0.1", 0) as listening:
-        options = uvicorn.Config(create_app(model, config), http="h11", log_config=None, access_log=False)
-        options.timeout_graceful_shutdown = 5
-        server = uvicorn.Server(options)
+        server = make_server(model, config)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:

@@ -12,8 +12,6 @@ from llava_lite.generation.batching import Batcher
 from llava_lite.serve.config import ServerConfig
 from tests.serve.running import is_idle, question, running, wait_for
 
-pytest.importorskip("llava_lite.images.fetching")
-
 
 @pytest.fixture
 def site(pictures: list[Path]) -> Iterator[str]:

@@ -17,9 +17,12 @@ from tests.serve.running import question
 PIXEL = "data:image/gif;base64,R0lGODdhAQABAIABAAAAAP///ywAAAAAAQABAAACAkQBADs="
 
 
+LIMITS = ServerConfig(max_new_tokens=64, max_images=2, max_messages=6, max_characters=5000)
+
+
 def read(body: Any, config: ServerConfig | None = None) -> Question:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_question(data, config or ServerConfig(max_new_tokens=64, max_images=2, max_messages=6), "tiny")
+    return read_question(data, config or LIMITS, "tiny")
 
 
 def asked(*messages: tuple[str, object], **fields: object) -> dict[str, object]:
@@ -172,6 +175,8 @@ def test_a_wrong_field_is_named(fields: dict[str, object], param: str, code: str
         ([("user", [picture()] * 2), ("assistant", "A"), ("user", [picture()])], "messages", "more than 2 images"),
         ([("system", [picture()]), ("user", "Hi")], "messages[0].content", "images belong to the user's"),
         ([("user", "Hi"), ("assistant", "Hi")] * 4, "messages", "8 messages; this server takes 6"),
+        ([("user", [text("Hi")] * 7)], "messages[0].content", "7 parts; this server takes 6"),
+        ([("system", "x" * 2500), ("user", "y" * 2501)], "messages", "5001 characters; this server takes 5000"),
     ],
 )
 def test_wrong_messages_are_named(messages: list[tuple[str, object]], param: str, words: str) -> None:

@@ -1,11 +1,13 @@
 """Places: as many as there are, freed by whoever goes, kept from nobody by a slow reader, and none left at the end."""
 
+import base64
 import json
 import re
 import signal
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -149,6 +151,22 @@ def test_an_answer_that_takes_too_long_is_ended(narrow: Batcher, long: ServerCon
             error = reply.error
         assert (error["code"], error["message"]) == ("timeout", "not answered within 0.3 s; ask for fewer tokens")
         assert figure(server, 'requests_total{outcome="timeout"}') == 1
+
+
+def test_a_body_is_not_held_while_it_is_answered(narrow: Batcher, long: ServerConfig, pictures: list[Path]) -> None:
+    image = base64.b64encode(pictures[0].read_bytes() + bytes(3_000_000)).decode()  # what follows a PNG is not read
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    body = post({**ENDLESS, "stream": True, "messages": [{"role": "user", "content": [part]}]})
+    with running(narrow, replace(long, max_body_bytes=2**23)) as server, server.connect() as connection:
+        tracemalloc.start()
+        try:
+            connection.sendall(body)
+            read_until(connection, b'"content": ')
+            held = [trace for trace in tracemalloc.take_snapshot().traces if trace.size > 3_000_000]
+        finally:
+            tracemalloc.stop()
+        assert narrow.load().num_answering == 1
+        assert held == []
 
 
 def test_threads_end_with_the_server(assistant: Assistant, config: ServerConfig) -> None:
