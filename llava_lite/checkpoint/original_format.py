@@ -77,7 +77,7 @@ def differences(processor: Processor) -> list[str]:
 
 def _check(model: Llava, processor: Processor) -> None:
     if model.vision_tower is None or model.projector is None or processor.transform is None:
-        raise CheckpointError("original: a language model alone is not a LLaVA; it is transformers' already")
+        raise CheckpointError("original: a language model alone is not a LLaVA, and is transformers' already")
     if model.lora is not None or model.quantize is not None:
         raise CheckpointError("original: an adapter; make it whole first, with llava-lite merge")
     text, vision, mode = model.language_model.config, model.vision_tower.model.config, processor.transform.mode

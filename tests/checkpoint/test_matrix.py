@@ -121,7 +121,7 @@ class Reasons:
         outcome = tried[self.format]
         if outcome == "exact":
             return outcome
-        reasons = outcome.split("; ")
+        reasons = outcome.split("; ") if self.format == "original" else [outcome]  # which tells all at once
         return ", ".join(str(self.numbers.setdefault(reason, 1 + len(self.numbers))) for reason in reasons)
 
 
