@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from made_up import vocabulary, write_model, write_pictures
+from made_up import NUM_PIECES, vocabulary, write_model, write_pictures
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -42,12 +42,15 @@ console = Console(width=110)
 
 @dataclass(frozen=True)
 class Turn:
-    """What one contestant did. first: seconds until the first token; num_tiles: those that the tower has seen."""
+    """What one contestant did. first: seconds until the first token, or piece of text; num_tiles: those that its tower
+    has seen; num_tokens: those of the answers, where it tells.
+    """
 
     texts: Sequence[str]
     seconds: float
     first: float
     num_tiles: int
+    num_tokens: int = 0
 
 
 class Ours:
@@ -68,9 +71,6 @@ class Ours:
             first = first or time.perf_counter() - start
             pieces.append(piece)
         return Turn(["".join(pieces)], time.perf_counter() - start, first, self.tower.num_tiles - before)
-
-    def num_tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(self.assistant.processor.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
 
 
 class Theirs:
@@ -99,7 +99,9 @@ class Theirs:
         new = ids[:, inputs["input_ids"].shape[1] :]
         texts = [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
         seconds = time.perf_counter() - start
-        return Turn(texts, seconds, watch.at - start if watch else seconds, self.tower.num_tiles - before)
+        num_tokens = int((new != self.processor.tokenizer.pad_token_id).sum())
+        first = watch.at - start if watch else seconds
+        return Turn(texts, seconds, first, self.tower.num_tiles - before, num_tokens)
 
 
 class Counter:
@@ -200,7 +202,7 @@ def show(ours: Ours, told: dict[str, list[tuple[list[Turn], list[Turn]]]]) -> No
     for name, pairs in told.items():
         seconds = [[sum(turn.seconds for turn in turns) for turns in pair] for pair in pairs]
         ratios = sorted(theirs / own for own, theirs in seconds)
-        num = ours.num_tokens([text for turn in pairs[0][0] for text in turn.texts])
+        num = sum(turn.num_tokens for turn in pairs[0][1])  # of both: they say the same
         speed = [num / statistics.median(pair[i] for pair in seconds) for i in (0, 1)]
         first = [statistics.median(pair[i][0].first for pair in pairs) * 1000 for i in (0, 1)]
         tiles = [sum(turn.num_tiles for turn in turns) for turns in pairs[0]]
@@ -231,7 +233,7 @@ def main() -> None:
             tower_layers=2 if asked.tiny else 8,
             hidden_size=64 if asked.tiny else 512,
             num_layers=1 if asked.tiny else 8,
-            vocabulary=4000 if asked.tiny else 32000,
+            vocabulary=NUM_PIECES,
         )
         compare(model_dir, folder, num_tokens=asked.tokens, rounds=1 if asked.tiny else asked.rounds)
 

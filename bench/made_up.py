@@ -17,6 +17,8 @@ from llava_lite.checkpoint.folder import save
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.conversation.families import find_template, record_template
 
+NUM_PIECES = 3000
+
 
 def lengths_like_llava(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of text of so many samples, and whether each has an image: int32 [n], bool [n].
@@ -88,7 +90,7 @@ def vocabulary() -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Train a BPE tokenizer of 3,000 pieces on the words, laid out as Vicuna's."""
+    """Train a BPE tokenizer of NUM_PIECES on the words, laid out as Vicuna's."""
     import sentencepiece
 
     words, generator = vocabulary(), np.random.default_rng(3)
@@ -98,7 +100,7 @@ def write_tokenizer(folder: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus),
         model_prefix=str(folder / "tokenizer"),
-        vocab_size=3000,
+        vocab_size=NUM_PIECES,
         model_type="bpe",
         byte_fallback=True,
         unk_id=0,

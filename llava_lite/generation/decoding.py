@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import (
-    DynamicCache,
+    Cache,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -24,8 +24,9 @@ from transformers import (
 )
 
 from llava_lite import distributed
+from llava_lite.generation.cache import Rows, lay_beside, new_cache, take_rows
 from llava_lite.generation.chat_model import Finish, Sampling
-from llava_lite.generation.kept import Conversations, Kept, lay_beside, take_rows
+from llava_lite.generation.kept import Conversations
 from llava_lite.generation.streaming import Transcript
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Example, share_tiles
@@ -146,17 +147,17 @@ class Decoder:
         self.conversations = conversations
         self.in_step = in_step
         self.rows: list[Row] = []
-        self._cache = DynamicCache()
+        self._cache = new_cache()
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # [B, L], 1 where a token stands
 
     def join(self, rows: Sequence[Row]) -> None:
         """Read the prompts of new rows, all that is new of them, and give each its first token."""
         known = [self.conversations.find(row.fingerprint) if self.conversations else None for row in rows]
         fresh = [row for row, kept in zip(rows, known, strict=True) if kept is None]
-        groups: list[tuple[list[Row], Kept | None]] = [(fresh, None)] if fresh else []
+        groups: list[tuple[list[Row], Rows | None]] = [(fresh, None)] if fresh else []
         groups += [([row], kept) for row, kept in zip(rows, known, strict=True) if kept is not None]
         for group, kept in groups:
-            cache, mask = kept if kept else (DynamicCache(), self._mask.new_zeros(len(group), 0))
+            cache, mask = kept if kept else (new_cache(), self._mask.new_zeros(len(group), 0))
             for row in group:
                 row.num_reused_tokens = mask.shape[1]
             mask, logits = self._read(group, cache, mask)
@@ -191,7 +192,7 @@ class Decoder:
             self._cache, self._mask = take_rows(self._cache, self._mask, under_way)
         return bool(under_way)
 
-    def _read(self, rows: Sequence[Row], cache: DynamicCache, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(self, rows: Sequence[Row], cache: Cache, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add to a cache what it lacks of prompts; return the mask [B, L] and the logits [B, V] behind each."""
         known = mask.shape[1]
         examples = [_after(row.example, known, self.model.image_token_id) for row in rows]

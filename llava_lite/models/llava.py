@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from llava_lite.flops import Cost
 from llava_lite.models import adapter, attention
@@ -177,7 +177,7 @@ class Llava(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         position_ids: torch.Tensor,
-        cache: DynamicCache,
+        cache: Cache,
         pixel_values: torch.Tensor | None = None,
         patch_index: torch.Tensor | None = None,
         patch_weight: torch.Tensor | None = None,
