@@ -30,8 +30,9 @@ def commands() -> Iterator[list[str]]:
     """Yield every command of our programs as words, without what stands before (VAR=x) or after (&&, |, >) it."""
     for block in blocks("sh", "bash", "shell", "console"):
         for line in block.replace("\\\n", " ").splitlines():
-            lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars="&|;<>")
+            lexer = shlex.shlex(re.sub(r"(^| )#.*", "", line).removeprefix("$ "), posix=True, punctuation_chars="&|;<>")
             lexer.whitespace_split = True
+            lexer.commenters = ""  # within a word, as in an address, # is a letter
             words: list[str] = []
             for word in [*lexer, ";"]:
                 if set(word) <= set("&|;<>"):
