@@ -163,6 +163,7 @@ def _config(model: Llava, processor: Processor, num_rows: int, mm_vision_tower: 
 def _text_fields(text: PretrainedConfig) -> dict[str, Any]:
     """Return what a language model's config says of itself, positions as transformers 4 spells them."""
     fields = {key: value for key, value in text.to_dict().items() if key not in PretrainedConfig().to_dict()}
+    fields.pop("llava_lite", None)  # what a folder of ours says of itself, from which the language model came
     rope = dict(fields.pop("rope_parameters"))
     fields["rope_theta"] = rope.pop("rope_theta")
     kind = rope.get("rope_type", "default")

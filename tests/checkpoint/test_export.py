@@ -185,3 +185,14 @@ def test_the_verb_prints_what_was_written(llava_dir: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0 and "written as LlavaForConditionalGeneration" in done.stdout
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_a_language_model_that_a_run_of_ours_wrote_goes_to_every_format(
+    parts: Parts, tmp_path: Path, format: str
+) -> None:
+    """Its config.json says more of itself than that of others."""
+    save(tmp_path / "lm", *assemble(replace(parts, vision_tower=None), dtype=torch.float32))
+    lively(replace(parts, language_model=str(tmp_path / "lm")), tmp_path / "m")
+    export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format=format)
+    assert (tmp_path / "out").is_dir()
