@@ -196,3 +196,13 @@ def test_a_language_model_that_a_run_of_ours_wrote_goes_to_every_format(
     lively(replace(parts, language_model=str(tmp_path / "lm")), tmp_path / "m")
     export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format=format)
     assert (tmp_path / "out").is_dir()
+
+
+def test_the_row_of_an_image_token_that_training_has_moved_is_no_difference(parts: Parts, tmp_path: Path) -> None:
+    """The original has no such token: its row, which no logit that counts comes from, is new in what is read."""
+    model, processor = assemble_lively(parts)
+    with torch.no_grad():
+        model.language_model.get_output_embeddings().weight[model.image_token_id] += 1
+    save(tmp_path / "m", model, processor)
+    told = export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format="original")
+    assert "logits differ by at most 0\n" in told
