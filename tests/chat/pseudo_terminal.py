@@ -30,7 +30,7 @@ class PseudoTerminal:
             stdin=inner,
             stdout=inner,
             stderr=inner,
-            env={**os.environ, **environ},
+            env={**os.environ, "COLUMNS": "", "LINES": "", **environ},  # the size is the terminal's
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches it
         )
