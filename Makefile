@@ -6,6 +6,8 @@ TEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
+# Two files of tests at a time, each on one core (TEST_ARGS="-n 0": one, as a debugger wants it).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 FAST := not slow and not multiprocess and not gpu and not browser
 
 .PHONY: demo test check clean
@@ -14,13 +16,13 @@ demo: $(VENV)/.installed
 	$(BIN)/llava-lite demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(PYTEST) $(TEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "$(FAST)" $(TEST_ARGS)
+	$(PYTEST) -m "$(FAST)" $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .mypy_cache .ruff_cache
