@@ -88,7 +88,7 @@ def _read_processor(
     folder: Path, config: PretrainedConfig, cut: PretrainedConfig, template: str | dict[str, object] | None
 ) -> Processor:
     try:
-        theirs = AutoProcessor.from_pretrained(folder)
+        theirs = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         image_token = str(theirs.image_token)
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder}: no LLaVA processor here ({str(error).splitlines()[0]})") from None
