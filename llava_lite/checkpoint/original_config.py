@@ -11,11 +11,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from llava_lite.checkpoint.parts import CheckpointError, choose_template
+from llava_lite.checkpoint.parts import CheckpointError, choose_template, reading
 from llava_lite.conversation.template import ChatTemplate
 from llava_lite.images.layout import Size, grids, is_anyres
 from llava_lite.models.language_model import find_language_family
@@ -55,11 +54,8 @@ def read_text_config(config: dict[str, Any], where: object) -> PretrainedConfig:
     find_language_family(family, where)
     config_class = CONFIG_MAPPING[family]
     known = (config_class().to_dict().keys() | _ROPE) - _NOT_THE_MODELS
-    try:
+    with reading(where):
         return config_class(**{key: value for key, value in config.items() if key in known})
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{where}: its config.json is not that of a {family} ({reason})") from None
 
 
 def check(config: dict[str, Any], vision: PretrainedConfig, where: object) -> None:

@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 
 from llava_lite.checkpoint.chat_template import with_chat_template
 from llava_lite.checkpoint.names import our_name
-from llava_lite.checkpoint.parts import count_visual_tokens, fit_newline
+from llava_lite.checkpoint.parts import choose_template, count_visual_tokens, fit_newline
 from llava_lite.checkpoint.transformers_format import (
     generation_config,
     native_config,
@@ -23,7 +23,7 @@ from llava_lite.checkpoint.transformers_format import (
     why_not_native,
 )
 from llava_lite.checkpoint.weights import fill, read_weights, write_weights
-from llava_lite.conversation.families import find_template, record_template
+from llava_lite.conversation.families import record_template
 from llava_lite.conversation.template import IMAGE_MARK
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.adapter import Quantize
@@ -93,8 +93,8 @@ def write_whole(folder: Path, model: Llava, processor: Processor, weights: dict[
     }
 
 
-def read_whole(folder: Path, config: dict) -> Whole:
-    """Read what `write_whole` says of a model, all but the weights."""
+def read_whole(folder: Path, config: dict, template: str | dict[str, object] | None = None) -> Whole:
+    """Read what `write_whole` says of a model, all but the weights; template: instead of the recorded one."""
     about = config["llava_lite"]
     vision_config, text_config = (AutoConfig.for_model(**config[name]) for name in ("vision_config", "text_config"))
     image_token = about.get("image_token", IMAGE_MARK)
@@ -105,7 +105,7 @@ def read_whole(folder: Path, config: dict) -> Whole:
         transform = transform.with_short_side(about["tower_short_side"])
     processor = Processor(
         tokenizer=tokenizer,
-        template=find_template(about["template"]),
+        template=choose_template(template or about["template"], tokenizer),
         transform=transform,
         num_patches=count_visual_tokens(vision_config, about["projector"], transform),
         bos=about["bos"],

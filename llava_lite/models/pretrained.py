@@ -17,7 +17,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-
 ATTENTION = "sdpa"
 """What models are made with, whatever their config.json says: `models.attention` replaces a language model's."""
 

@@ -100,3 +100,74 @@ def test_no_attention_kernel_is_fetched_that_a_config_names(folder: Path, lm_dir
     for config in (folder / "config.json", tmp_path / "lm" / "config.json"):
         edit(config, name)
         load(config.parent, dtype=torch.float32)
+
+
+def claims_a_gigabyte(path: Path) -> None:
+    path.write_bytes(struct.pack("<Q", 2**30) + b"{}")
+
+
+def holds_code(path: Path) -> None:
+    torch.save({"w": torch.nn.Linear(1, 1)}, path)
+
+
+def shards(path: Path, names: dict[str, Any], twice: bool = False) -> None:
+    weights = load_file(path.parent / "model.safetensors")
+    first, *rest = sorted(weights)
+    save_file({first: weights[first]}, path.parent / "a.safetensors")
+    save_file({name: weights[name] for name in ([first, *rest] if twice else rest)}, path.parent / "b.safetensors")
+    path.write_text(json.dumps({"weight_map": names or {first: "a.safetensors", rest[0]: "b.safetensors"}}))
+
+
+INDEX = "model.safetensors.index.json"
+CASES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a config that is a list": ("config.json", lambda path: path.write_text("[1]"), "damaged"),
+    "a config that is no UTF-8": ("config.json", lambda path: path.write_bytes(b"\xff\xfe{"), "damaged"),
+    "a config without end": ("config.json", lambda path: path.write_text("[" * 100_000), "damaged"),
+    "a model type that is none": ("config.json", lambda path: path.write_text('{"model_type": []}'), "model_type"),
+    "a header of a gigabyte": ("model.safetensors", claims_a_gigabyte, "cannot be read"),
+    "a file above": (INDEX, lambda path: shards(path, {"w": "../m/b.safetensors"}), "outside its folder"),
+    "a file anywhere": (INDEX, lambda path: shards(path, {"w": "/etc/passwd"}), "outside its folder"),
+    "the folder above": (INDEX, lambda path: shards(path, {"w": ".."}), "cannot be read"),
+    "an index of numbers": (INDEX, lambda path: shards(path, {"w": 5}), "damaged"),
+    "an index that is a list": (INDEX, lambda path: path.write_text("[]"), "damaged"),
+    "a weight in two files": (INDEX, lambda path: shards(path, {}, twice=True), "as another file beside it does"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_broken_is_said_in_a_line_and_ends_with_2(llava_dir: Path, tmp_path: Path, case: str) -> None:
+    name, breaks, told = CASES[case]
+    folder = Path(shutil.copytree(llava_dir, tmp_path / "m"))
+    breaks(folder / name)
+    assert told in refusal(folder)
+    done = CliRunner().invoke(app, ["ask", str(folder), "What is it?"])
+    assert done.exit_code == 2
+
+
+@pytest.mark.parametrize("value", [None, "x", [5]])
+def test_no_value_of_a_config_ends_in_a_traceback(folder: Path, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for section in (config, *(config[name] for name in sorted(config) if isinstance(config[name], dict))):
+        for key in sorted(section):
+            kept, section[key] = section[key], value
+            (folder / "config.json").write_text(json.dumps(config))
+            try:
+                load_processor(folder)
+            except ValueError as error:
+                assert type(error).__module__.startswith("llava_lite."), key
+                assert "\n" not in str(error)
+            section[key] = kept
+
+
+def test_links_lead_out_of_a_folder_as_the_hub_clients_do(llava_dir: Path, tmp_path: Path) -> None:
+    for path in llava_dir.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    load(tmp_path, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ["non_lora_trainables.bin", "adapter_model.bin", "mm_projector.bin"])
+def test_pickles_of_more_than_tensors_are_refused(vicuna_dir: Path, clip_dir: Path, tmp_path: Path, name: str) -> None:
+    plain = Plain(vicuna_dir, clip_dir)
+    plain.write_projector(tmp_path / "m") if "mm" in name else plain.write_lora(tmp_path / "m", base=str(vicuna_dir))
+    holds_code(tmp_path / "m" / name)
+    assert "more than tensors" in refusal(tmp_path / "m")
