@@ -34,7 +34,6 @@ from llava_lite.models.language_model import (
     longest_sequence,
 )
 from llava_lite.models.llava import Llava
-from llava_lite.models.pretrained import ATTENTION
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import TOWERS, VisionTower
 from llava_lite.processor import Processor, prepare_tokenizer
@@ -122,7 +121,7 @@ def load_whole(folder: Path, whole: Whole, *, dtype: torch.dtype, quantize: Quan
     find_language_family(text_config.model_type, folder)
     weights = _read_named(folder, whole)
     for config in (whole.vision_config, text_config):
-        config._attn_implementation = ATTENTION
+        config._attn_implementation = None  # the class's own, see models.pretrained
     with no_init_weights():
         tower = VisionTower(TOWERS[whole.vision_config.model_type].model_class(whole.vision_config)).to(dtype)
         if quantize is None:

@@ -17,9 +17,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-ATTENTION = "sdpa"
-"""What models are made with, whatever their config.json says: `models.attention` replaces a language model's."""
-
 
 class PartError(ValueError):
     """A pretrained part that cannot be used: absent, of an unknown kind, or with missing or unexpected weights."""
@@ -51,7 +48,7 @@ def load_part(
     Raises PartError naming the weights.
     """
     config = config or read_part_config(name_or_dir)
-    config._attn_implementation = ATTENTION
+    config._attn_implementation = None  # the class's own, whatever config.json names
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of unused weights; what matters of it is raised below
     loader: Any = model_class

@@ -301,13 +301,16 @@ def test_a_checkpoints_tokenizer_brings_the_template_it_was_trained_with(
 
 
 def test_a_tokenizer_without_a_template_says_so(clip_dir: Path, lm_dir: Path) -> None:
-    with pytest.raises(ConversationError, match=r"lm\d*: its tokenizer has no chat template; set model\.template"):
+    with pytest.raises(
+        ConversationError,
+        match=r"lm\d*: its tokenizer has no chat template; give one: template=\.\.\. of .*, model\.template=",
+    ):
         assemble(Parts(str(clip_dir), str(lm_dir), template="tokenizer"), dtype=torch.float32)
 
 
 def test_a_template_that_writes_todays_date_is_refused(talking_lm_dir: Path) -> None:
     (talking_lm_dir / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + JINJA)
-    with pytest.raises(ConversationError, match=r"talking: .* writes today's date; set"):
+    with pytest.raises(ConversationError, match=r"talking: .* writes today's date; give one: template="):
         assemble(Parts(None, str(talking_lm_dir), template="tokenizer"), dtype=torch.float32)
 
 
