@@ -10,18 +10,22 @@ import torch
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
+import llava_lite
 from llava_lite.checkpoint import export
 from llava_lite.checkpoint.export import export_checkpoint
 from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.merge import merge_checkpoint
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.cli import app
+from llava_lite.conversation.families import find_template
+from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 from tests.checkpoint.test_adapter_folder import adapted
 from tests.checkpoint.test_transformers_import import assert_same_inputs, assert_same_model
 from tests.conftest import assemble_lively
 from tests.families import LANGUAGES, write_language, write_tower
+from tests.foreign import ROLES, write_foreign
 
 
 def assert_same_weights(a: Llava, b: Llava) -> None:
@@ -185,3 +189,30 @@ def test_the_verb_prints_what_was_written(llava_dir: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0 and "written as LlavaForConditionalGeneration" in done.stdout
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("format", ["transformers", "original", "gguf"])
+def test_a_source_that_does_not_say_its_template_is_told_it(lm_dir: Path, tmp_path: Path, format: str) -> None:
+    write_foreign(tmp_path / "m", load_tokenizer(str(lm_dir)), None)
+    source, out = str(tmp_path / "m"), tmp_path / "out"
+    with pytest.raises(CheckpointError, match=r"no chat template; .*: template=\.\.\. of llava_lite\.load"):
+        export_checkpoint(source, out, format=format)
+    options = [source, str(out), "--format", format, "--template", "llava_v1"]
+    done = CliRunner().invoke(app, ["export", *options])
+    assert done.exit_code == 0, done.output
+    if format != "gguf":
+        given = "llava_v1" if format == "original" else None
+        assert llava_lite.load(out, template=given).processor.template == find_template("llava_v1")
+
+
+def test_a_template_outside_the_table_is_exported_to_the_original_too(llava_dir: Path, tmp_path: Path) -> None:
+    model, processor = load(llava_dir, dtype=torch.float32)
+    template = replace(processor.template, name="mine", opening="So: ")
+    save(tmp_path / "m", model, processor.with_template(template))
+    assert "'mine'" in export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format="original")
+
+
+def test_spaces_that_the_original_puts_elsewhere_are_named(vicuna_dir: Path, tmp_path: Path) -> None:
+    write_foreign(tmp_path / "m", load_tokenizer(str(vicuna_dir)), ROLES)
+    with pytest.raises(CheckpointError, match="puts a space before each stretch of text between images"):
+        export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format="original")
