@@ -550,7 +550,7 @@ def test_a_byte_level_tokenizer_puts_bos_again_in_front(
 
 
 def test_a_tokenizer_that_does_not_come_back_is_refused(parts: Parts, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("llava_lite.checkpoint.original_tokenizer._is_legacy", lambda _: True)
+    monkeypatch.setattr("llava_lite.checkpoint.original_tokenizer.is_legacy", lambda _: True)
     with pytest.raises(CheckpointError, match="cannot be written as the original reads it"):
         write_original(tmp_path / "m", *assemble_lively(parts))
 
