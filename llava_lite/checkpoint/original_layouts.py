@@ -11,6 +11,7 @@ tokenizer's tokens or is that of the language model's family; `template` overrid
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,7 +188,7 @@ def _find_base(
     if layout == "adapter":
         named = read_json(folder / adapter.CONFIG).get("base_model_name_or_path")
     path = Path(_place(folder, instead or named or ""))
-    base_config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    base_config = read_json(path / "config.json") if os.path.isfile(path / "config.json") else {}
     if not is_original(base_config) or path.samefile(folder):
         return _find(folder, "language_model", instead or named), None
     if find_layout(path) != "whole":
@@ -213,7 +214,7 @@ def _place(folder: Path, named: str) -> str:
     """Look a path up from the checkpoint and from here, and, where all was moved, by its last name inside; else it is
     a hub id."""
     places = (folder / named, Path(named), folder / Path(named).name)
-    return next((str(place) for place in places if place.is_dir()), named)
+    return next((str(place) for place in places if os.path.isdir(place)), named)  # no error for what is no path
 
 
 def _check_pixels(parts: Parts, folder: Path) -> None:

@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 
 from llava_lite.checkpoint.chat_template import with_chat_template
 from llava_lite.checkpoint.names import our_name
-from llava_lite.checkpoint.parts import choose_template, count_visual_tokens, fit_newline
+from llava_lite.checkpoint.parts import CheckpointError, choose_template, count_visual_tokens, fit_newline
 from llava_lite.checkpoint.transformers_format import (
     generation_config,
     native_config,
@@ -122,10 +122,13 @@ def load_whole(folder: Path, whole: Whole, *, dtype: torch.dtype, quantize: Quan
     weights = _read_named(folder, whole)
     for config in (whole.vision_config, text_config):
         config._attn_implementation = None  # the class's own, see models.pretrained
-    with no_init_weights():
-        tower = VisionTower(TOWERS[whole.vision_config.model_type].model_class(whole.vision_config)).to(dtype)
-        if quantize is None:
-            language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    try:
+        with no_init_weights():
+            tower = VisionTower(TOWERS[whole.vision_config.model_type].model_class(whole.vision_config)).to(dtype)
+            if quantize is None:
+                language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    except RuntimeError as error:  # sizes below zero, or of more memory than there is
+        raise CheckpointError(f"{folder}: no model can be made of the sizes in its config.json ({error})") from None
     if quantize is not None:
         inside = {name: weights.pop(name) for name in sorted(weights) if name.startswith("language_model.")}
         language_model = load_language_model(

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from llava_lite.checkpoint.folder import load, load_processor, save
 from llava_lite.checkpoint.parts import CheckpointError, Parts
 from llava_lite.cli import app
+from llava_lite.models.adapter import AdapterError
 from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.pretrained import PartError
 from tests.checkpoint.original_llava import Plain
@@ -111,6 +112,10 @@ def claims_a_gigabyte(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 2**30) + b"{}")
 
 
+def resize(path: Path, size: int) -> None:
+    edit(path, lambda config: config["text_config"].update(intermediate_size=size))
+
+
 def holds_code(path: Path) -> None:
     torch.save({"w": torch.nn.Linear(1, 1)}, path)
 
@@ -129,6 +134,8 @@ CASES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a config that is no UTF-8": ("config.json", lambda path: path.write_bytes(b"\xff\xfe{"), "damaged"),
     "a config without end": ("config.json", lambda path: path.write_text("[" * 100_000), "damaged"),
     "a model type that is none": ("config.json", lambda path: path.write_text('{"model_type": []}'), "model_type"),
+    "sizes of no machine": ("config.json", lambda path: resize(path, 10**12), "no model can be made of the sizes"),
+    "a size below zero": ("config.json", lambda path: resize(path, -1), "no model can be made of the sizes"),
     "a header of a gigabyte": ("model.safetensors", claims_a_gigabyte, "cannot be read"),
     "a file above": (INDEX, lambda path: shards(path, {"w": "../m/b.safetensors"}), "outside its folder"),
     "a file anywhere": (INDEX, lambda path: shards(path, {"w": "/etc/passwd"}), "outside its folder"),
@@ -176,3 +183,22 @@ def test_pickles_of_more_than_tensors_are_refused(vicuna_dir: Path, clip_dir: Pa
     plain.write_projector(tmp_path / "m") if "mm" in name else plain.write_lora(tmp_path / "m", base=str(vicuna_dir))
     holds_code(tmp_path / "m" / name)
     assert "more than tensors" in refusal(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"peft_type": "IA3"}, "only LORA is read"),
+        ({"r": 10**9}, r"r is 1000000000, that of the weights \[3\]"),
+        ({"base_model_name_or_path": "/etc"}, "its language_model '/etc' is not to be found"),
+        ({"base_model_name_or_path": "x" * 5000}, "is not to be found"),
+        ({"base_model_name_or_path": "."}, "is not to be found"),
+    ],
+)
+def test_an_adapter_that_asks_for_more_is_refused(
+    vicuna_dir: Path, clip_dir: Path, tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    Plain(vicuna_dir, clip_dir).write_lora(tmp_path / "m", base=str(vicuna_dir))
+    edit(tmp_path / "m" / "adapter_config.json", lambda config: config.update(change))
+    with pytest.raises((AdapterError, CheckpointError), match=told):
+        load(tmp_path / "m", dtype=torch.float32)
