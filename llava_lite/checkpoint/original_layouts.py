@@ -200,7 +200,7 @@ def _find(folder: Path, name: str, named: str | None) -> str:
     """Return where a part is. Raises CheckpointError that names the option which says it."""
     place = _place(folder, named or "")
     try:
-        if not named or (Path(place).is_dir() and Path(place).samefile(folder)):
+        if not named or (os.path.isdir(place) and Path(place).samefile(folder)):
             raise PartError("it names none")
         read_part_config(place)
     except PartError as error:
