@@ -403,11 +403,14 @@ def export(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     format: Annotated[str, typer.Option(help="transformers, original or gguf.")],
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.  [default: as stored]")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Its chat template.  [default: what the checkpoint says]")
+    ] = None,
 ) -> None:
     """Write a checkpoint as others read it, see that it is the same, and tell what they do otherwise."""
     from llava_lite.checkpoint.export import export_checkpoint
 
-    print(export_checkpoint(model, out, format=format, dtype=dtype))
+    print(export_checkpoint(model, out, format=format, dtype=dtype, template=template))
 
 
 @app.command("list")

@@ -20,7 +20,7 @@ from llava_lite.checkpoint.folder import holds_adapter
 from llava_lite.checkpoint.folder import read_config as read_checkpoint
 from llava_lite.checkpoint.original_config import is_original
 from llava_lite.checkpoint.original_layouts import open_original
-from llava_lite.checkpoint.parts import find_parts
+from llava_lite.checkpoint.parts import find_parts, reading
 from llava_lite.checkpoint.transformers_import import read_foreign
 from llava_lite.checkpoint.whole import NATIVE
 from llava_lite.config import read_config
@@ -101,7 +101,8 @@ def _start(path: Path, model: dict[str, Any]) -> tuple[Any, Any, str, str]:
     if checkpoint is None:
         return _join(path, model, mode or "pad")
     if (Path(checkpoint) / "config.json").is_file():
-        return _read_start(Path(checkpoint), mode, model)
+        with reading(checkpoint):
+            return _read_start(Path(checkpoint), mode, model)
     writer = _find_writer(path, checkpoint)
     if writer is not None:
         before = _settings(writer, ())[2]["model"]

@@ -25,7 +25,7 @@ def chat_template(processor: Processor) -> str:
     before_answer, after_answer = template.answer.split("{}")
     before_image, after_image = template.image.split("{}")
     special = sorted(processor.tokenizer.get_added_vocab())
-    spaced = _puts_space_first(processor)
+    spaced = puts_space_first(processor)
     pieces: dict[str, object] = {
         "IMAGE": before_image + processor.image_token + after_image,
         "MARK": processor.image_token,
@@ -65,16 +65,20 @@ def _markup(processor: Processor) -> tuple[str, ...]:
     return (template.user, template.answer, template.system, template.opening, template.between, processor.image_token)
 
 
-def _puts_space_first(processor: Processor) -> bool:
-    ids = processor.tokenizer.encode("a", add_special_tokens=False)
-    return str(processor.tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
+def puts_space_first(processor: Processor) -> bool:
+    """Whether the tokenizer puts a space before the first piece of a text (sentencepiece)."""
+    return cut(processor.tokenizer, "a")[0].startswith("▁")
 
 
 def is_legacy(processor: Processor) -> bool:
     """Whether the tokenizer puts that space also after a special token (sentencepiece's legacy way)."""
     end = processor.tokenizer.eos_token
-    tokens = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer.encode(f"{end}a", add_special_tokens=False))
-    return str(tokens[1]).startswith("▁") and _puts_space_first(processor)
+    return cut(processor.tokenizer, f"{end}a")[1].startswith("▁") and puts_space_first(processor)
+
+
+def cut(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Return the pieces that a text is cut into."""
+    return [str(piece) for piece in tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))]
 
 
 # One image in a turn comes first; a newline follows each leading image (see conversation/message.py). Only what

@@ -15,13 +15,13 @@ from typing import Literal
 
 import torch
 
-from llava_lite.checkpoint.folder import base_of, holds_adapter, read_config, save
+from llava_lite.checkpoint.folder import Template, base_of, holds_adapter, read_config, save
 from llava_lite.checkpoint.hub import find_folder
 from llava_lite.checkpoint.merge import merge_checkpoint
 from llava_lite.checkpoint.parts import CheckpointError, Parts
 from llava_lite.checkpoint.proof import DTYPES, differ, logits_of, new_folder, open_ready, probe
 from llava_lite.checkpoint.transformers_format import differences, why_not_native
-from llava_lite.conversation.families import TEMPLATES
+from llava_lite.conversation.families import record_template
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 
@@ -29,11 +29,14 @@ FORMATS = ("transformers", "original", "gguf")
 _GGUF_DTYPES: Mapping[str, Literal["f32", "f16", "bf16"]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
-def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None = None) -> str:
+def export_checkpoint(
+    source: str, out: Path, *, format: str, dtype: str | None = None, template: str | None = None
+) -> str:
     """Write a checkpoint into `out` in one of FORMATS; return what was written and what the format does otherwise.
 
     source: any folder or hub id that `folder.load` opens; a projector comes with its parts, an adapter merged.
     dtype: of the weights, by default as they are stored.
+    template: the chat template by its name, where the source does not say it, or instead of what it says.
     Raises CheckpointError where `out` holds something, the format cannot express a part of the model, or what was
     written does not come back the same; nothing is left behind then.
     """
@@ -48,31 +51,30 @@ def export_checkpoint(source: str, out: Path, *, format: str, dtype: str | None 
             whole = work / "merged"
             merge_checkpoint(source, whole, dtype=dtype)
         if format == "gguf":
-            return "\n- ".join([f"{out}: written for llama.cpp", *_write_gguf(written, whole, dtype)])
-        model, processor = open_ready(whole, DTYPES[dtype])
-        template = None
+            return "\n- ".join([f"{out}: written for llama.cpp", *_write_gguf(written, whole, dtype, template)])
+        model, processor = open_ready(whole, DTYPES[dtype], template=template)
+        unsaid = None
         if format == "original":
             from llava_lite.checkpoint import original_format
 
             original_format.write_original(written, model, processor, stands_at=out)
             told = original_format.differences(processor)
-            if TEMPLATES.get(processor.template.name) == processor.template:
-                template = processor.template.name  # which the folder does not say
+            unsaid = record_template(processor.template)
         else:
             _check_native(source, model, processor)
             save(written, model, processor)
             told = differences(processor)
-        difference = _read_back(written, model, processor, template, holds_image_token=format == "transformers")
+        difference = _read_back(written, model, processor, unsaid, holds_image_token=format == "transformers")
     first = f"{out}: written as {_kind(out)}; read back, logits differ by at most {difference:.2g}"
     return "\n- ".join([first, *told])
 
 
-def _write_gguf(written: Path, whole: Path, dtype: str) -> list[str]:
+def _write_gguf(written: Path, whole: Path, dtype: str, template: str | None) -> list[str]:
     """Write the files, which are compared tensor by tensor where they are written; return what is to be told."""
     from llava_lite.checkpoint import gguf_format
 
     written.mkdir()
-    model, processor = open_ready(whole, DTYPES["float32"])
+    model, processor = open_ready(whole, DTYPES["float32"], template=template)
     files = gguf_format.write_gguf(written, model, processor, dtype=_GGUF_DTYPES[dtype])
     return [", ".join(path.name for path in files), *gguf_format.differences(model, processor)]
 
@@ -84,14 +86,15 @@ def _check_native(source: str, model: Llava, processor: Processor) -> None:
 
 
 def _read_back(
-    written: Path, model: Llava, processor: Processor, template: str | None, *, holds_image_token: bool
+    written: Path, model: Llava, processor: Processor, unsaid: Template, *, holds_image_token: bool
 ) -> float:
     """Return how far the logits of what was written are from the model's; raise CheckpointError unless it is the same.
 
     The same weights in the same arithmetic: what is left is the order in which a GPU adds up.
-    holds_image_token: else that token, which is never said, gets a new row when the folder is read.
+    unsaid: the template, where the format does not say it
+    holds_image_token: else that token, which is never said, gets a new row when the folder is read
     """
-    again, its_processor = open_ready(written, model.language_model.dtype, template=template)
+    again, its_processor = open_ready(written, model.language_model.dtype, template=unsaid)
     before, after = logits_of(model, processor), logits_of(again, its_processor)
     if _words(processor) != _words(its_processor) or len(before) != len(after):
         raise CheckpointError(f"{written}: read back, a prompt becomes other tokens; nothing was written")

@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,18 +28,19 @@ from llava_lite.checkpoint.parts import (
     CheckpointError,
     Parts,
     assemble,
-    choose_template,
     find_part,
     find_parts,
     fit_newline,
     make_processor,
+    read_json,
+    reading,
     record_part,
     record_parts,
 )
 from llava_lite.checkpoint.transformers_import import read_foreign
 from llava_lite.checkpoint.weights import PROJECTOR, fill, read_weights
 from llava_lite.checkpoint.whole import NATIVE, Whole, load_whole, read_whole, write_whole
-from llava_lite.conversation.families import find_template, record_template
+from llava_lite.conversation.families import record_template
 from llava_lite.models import adapter
 from llava_lite.models.adapter import Quantize
 from llava_lite.models.llava import Llava
@@ -99,7 +101,7 @@ def load(
     vision_tower: str | None = None,
     language_model: str | None = None,
     quantize: Quantize | Literal["recorded"] | None = "recorded",
-    template: str | None = None,
+    template: Template = None,
 ) -> tuple[Llava, Processor]:
     """Open any folder that `save` wrote, a LLaVA of transformers or of the original's, or a language model alone.
 
@@ -109,8 +111,8 @@ def load(
     template: as `choose_template` takes it, instead of the one that the checkpoint says, or does not say.
     Raises CheckpointError, PartError or AdapterError: not a checkpoint, lost parts, missing or unexpected weights.
     """
-    model, processor = _load(find_folder(folder), dtype, vision_tower, language_model, quantize, template)
-    return model, _with_template(processor, template)
+    with reading(folder):
+        return _load(find_folder(folder), dtype, vision_tower, language_model, quantize, template)
 
 
 def _load(
@@ -129,11 +131,11 @@ def _load(
         return load_original(open_original(folder, config, template=template, **again), dtype=dtype, quantize=how)
     if "parts" in about:
         parts = find_parts(about["parts"], folder, vision_tower=vision_tower, language_model=language_model)
-        model, processor = assemble(parts, dtype=dtype, quantize=how)
+        model, processor = assemble(_with_template(parts, template), dtype=dtype, quantize=how)
     elif "checkpoint" in about:
         base = find_folder(_find_base(about, folder, language_model))
-        model, processor = _load(base, dtype, vision_tower, None, how, about["template"])
-        processor = _as_recorded(processor, about)
+        model, processor = _load(base, dtype, vision_tower, None, how, template or about["template"])
+        processor = _with_mode(processor, about)
         fit_newline(model, processor)
     elif config["model_type"] in (*NATIVE, "llava_lite"):
         whole = _read_whole(folder, config, template)
@@ -147,12 +149,12 @@ def _load(
     return model, processor
 
 
-def _with_template(processor: Processor, template: str | None) -> Processor:
-    return processor if template is None else processor.with_template(choose_template(template, processor.tokenizer))
+def _with_template(parts: Parts, template: Template) -> Parts:
+    return parts if template is None else replace(parts, template=template)
 
 
 def _read_whole(folder: Path, config: dict, template: Template) -> Whole:
-    return read_whole(folder, config) if "llava_lite" in config else read_foreign(folder, config, template)
+    return read_whole(folder, config, template) if "llava_lite" in config else read_foreign(folder, config, template)
 
 
 def load_processor(
@@ -160,10 +162,11 @@ def load_processor(
     *,
     vision_tower: str | None = None,
     language_model: str | None = None,
-    template: str | None = None,
+    template: Template = None,
 ) -> Processor:
     """Return the processor that `load` gives; reads no weights. Raises as it."""
-    return _with_template(_load_processor(find_folder(folder), vision_tower, language_model, template), template)
+    with reading(folder):
+        return _load_processor(find_folder(folder), vision_tower, language_model, template)
 
 
 def _load_processor(
@@ -179,10 +182,10 @@ def _load_processor(
         parts = find_parts(
             about["parts"], folder, verify=False, vision_tower=vision_tower, language_model=language_model
         )
-        return make_processor(parts)
+        return make_processor(_with_template(parts, template))
     if "checkpoint" in about:
         base = find_folder(_find_base(about, folder, language_model, verify=False))
-        return _as_recorded(_load_processor(base, vision_tower, None, about["template"]), about)
+        return _with_mode(_load_processor(base, vision_tower, None, template or about["template"]), about)
     if config["model_type"] in (*NATIVE, "llava_lite"):
         return _read_whole(folder, config, template).processor
     return make_processor(Parts(None, str(folder), template=template or about.get("template")))
@@ -229,12 +232,11 @@ def read_config(folder: Path) -> dict:
         if (folder / "mm_projector.bin").is_file():
             hint = "; mm_projector.bin needs the config.json that the original wrote with it"
         raise CheckpointError(f"{folder}: not a checkpoint (no config.json){hint}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["model_type"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: broken, or it does not say its model_type") from None
-    if config["model_type"] == "llava_lite" and "llava_lite" not in config:
+    config = read_json(path)
+    if not isinstance(config.get("model_type"), str):
+        raise CheckpointError(f"{path}: broken, or it does not say its model_type")
+    about = config.get("llava_lite", {})
+    if not isinstance(about, dict) or (config["model_type"] == "llava_lite" and not about):
         raise CheckpointError(f"{path}: broken, its section llava_lite is gone")
     return config
 
@@ -270,10 +272,9 @@ def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _find_base(about: dict, folder: Path, instead: str | None, *, verify: bool = True) -> str:
-    return find_part("checkpoint", about["checkpoint"], folder, verify=verify, instead=instead)
+    return find_part("language_model", about["checkpoint"], folder, verify=verify, instead=instead)
 
 
-def _as_recorded(processor: Processor, about: dict) -> Processor:
-    """Give a base's processor the template and the image mode that an adapter was trained with."""
-    processor = processor.with_template(find_template(about["template"]))
+def _with_mode(processor: Processor, about: dict) -> Processor:
+    """Give a base's processor the image mode that an adapter was trained with."""
     return processor.with_image_mode(about["image_mode"]) if "image_mode" in about else processor

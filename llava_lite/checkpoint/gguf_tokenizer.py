@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from llava_lite.checkpoint.chat_template import chat_template, is_legacy
 from llava_lite.checkpoint.parts import CheckpointError
-from llava_lite.conversation.template import IMAGE_MARK
 from llava_lite.processor import Processor
 
 if TYPE_CHECKING:
@@ -180,11 +179,11 @@ def llama_cpp_template(processor: Processor) -> str:
     Spaces behind BOS and images are left out where llama.cpp puts one there (see `_describe_pieces`).
     """
     before, after = (
-        "".join(line.strip() for line in text.splitlines()).replace("$IMAGE$", f"'{IMAGE_MARK}'")
+        "".join(line.strip() for line in text.splitlines()).replace("$IMAGE$", json.dumps(processor.image_token))
         for text in (_MARKS_TO_IMAGES, _IMAGES_TO_MARKS)
     )
-    spaceless = [IMAGE_MARK, processor.tokenizer.bos_token] if is_legacy(processor) else []
-    shorter = "".join(f".replace('{token} ', '{token}')" for token in spaceless)
+    spaceless = [processor.image_token, processor.tokenizer.bos_token] if is_legacy(processor) else []
+    shorter = "".join(f".replace({json.dumps(f'{token} ')}, {json.dumps(token)})" for token in spaceless)
     return before + chat_template(processor) + after.replace("$SHORTER$", shorter)
 
 

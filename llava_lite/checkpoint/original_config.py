@@ -11,11 +11,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from llava_lite.checkpoint.parts import CheckpointError, choose_template
+from llava_lite.checkpoint.parts import CheckpointError, choose_template, reading
 from llava_lite.conversation.template import ChatTemplate
 from llava_lite.images.layout import Size, grids, is_anyres
 from llava_lite.models.language_model import find_language_family
@@ -23,7 +22,8 @@ from llava_lite.models.language_model import find_language_family
 IM_START, IM_END = "<im_start>", "<im_end>"
 SIGLIP_LAYER = -2
 """The original drops a SigLIP tower's last block, and takes what the others give, whatever mm_vision_select_layer."""
-TOWERS = ("clip_vision_model", "siglip_vision_model")
+TOWER_DIRS = {"clip_vision_model": "clip_vision_tower", "siglip_vision_model": "siglip_vision_tower"}
+"""The towers it has; what the folder of one inside a checkpoint is called, since the original tells them by names."""
 
 # Their model_type -> the language model's own; any other is llava_<its own>.
 _FAMILIES = {"llava": "llama", "llava_qwen": "qwen2"}
@@ -55,17 +55,14 @@ def read_text_config(config: dict[str, Any], where: object) -> PretrainedConfig:
     find_language_family(family, where)
     config_class = CONFIG_MAPPING[family]
     known = (config_class().to_dict().keys() | _ROPE) - _NOT_THE_MODELS
-    try:
+    with reading(where):
         return config_class(**{key: value for key, value in config.items() if key in known})
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{where}: its config.json is not that of a {family} ({reason})") from None
 
 
 def check(config: dict[str, Any], vision: PretrainedConfig, where: object) -> None:
     """Raise CheckpointError with all that a config asks for and we have not."""
     found = []
-    if vision.model_type not in TOWERS:
+    if vision.model_type not in TOWER_DIRS:
         found.append(f"vision tower {vision.model_type!r}: the original has CLIP and SigLIP")
     elif vision.model_type != "siglip_vision_model" and type(config.get("mm_vision_select_layer")) is not int:
         found.append("mm_vision_select_layer: missing, or no number")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from llava_lite.checkpoint.original_config import IM_START, SIGLIP_LAYER, TOWERS, is_projector, pinpoints
+from llava_lite.checkpoint.original_config import IM_START, SIGLIP_LAYER, TOWER_DIRS, is_projector, pinpoints
 from llava_lite.checkpoint.original_layouts import NEWLINE, PROJECTOR, TOWER
 from llava_lite.checkpoint.original_tokenizer import drops_image_token, write_original_tokenizer
 from llava_lite.checkpoint.parts import CheckpointError
@@ -55,8 +55,7 @@ def write_original(folder: Path, model: Llava, processor: Processor, *, stands_a
     weights = _weights(model, processor)
     write_weights(folder, weights)
     write_original_tokenizer(folder, processor, model.language_model.config)
-    kind = model.vision_tower.model.config.model_type
-    tower_dir = f"{kind.split('_')[0]}_vision_tower"
+    tower_dir = TOWER_DIRS[model.vision_tower.model.config.model_type]
     _write_tower(folder / tower_dir, model, processor)
     tokenizer = processor.tokenizer
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -86,9 +85,11 @@ def _check(model: Llava, processor: Processor) -> None:
         found.append(f"it has no class for a {text.model_type}, only for {', '.join(_CLASSES)}")
     elif getattr(text, "head_dim", None) not in (None, text.hidden_size // text.num_attention_heads):
         found.append("its heads are hidden_size / num_attention_heads wide, these are not")
+    if processor.whole:
+        found.append("it puts a space before each stretch of text between images, this model before the first alone")
     if not is_projector(model.projector.kind):
         found.append(f"it has no projector {model.projector.kind!r}, only linear and mlp<N>x_gelu")
-    if vision.model_type not in TOWERS:
+    if vision.model_type not in TOWER_DIRS:
         found.append(f"it has no vision tower {vision.model_type!r}, only CLIP and SigLIP")
     elif vision.model_type == "siglip_vision_model":
         if (processor.transform.tower, processor.num_patches) != (_SIGLIP_PIXELS, _SIGLIP_PATCHES):

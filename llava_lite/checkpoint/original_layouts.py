@@ -11,7 +11,7 @@ tokenizer's tokens or is that of the language model's family; `template` overrid
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from transformers import PretrainedConfig
 
 from llava_lite.checkpoint import original_config
 from llava_lite.checkpoint.original_config import is_original, read_text_config
-from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
+from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble, option, read_json
 from llava_lite.checkpoint.weights import fill, holds_weights, read_file, read_weights
 from llava_lite.conversation.families import record_template
 from llava_lite.images.layout import is_anyres
@@ -186,9 +186,9 @@ def _find_base(
     """Find the language model of a projector or an adapter; with its config.json if it is an original folder, too."""
     named = config.get("_name_or_path")
     if layout == "adapter":
-        named = _read_json(folder / adapter.CONFIG).get("base_model_name_or_path")
+        named = read_json(folder / adapter.CONFIG).get("base_model_name_or_path")
     path = Path(_place(folder, instead or named or ""))
-    base_config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    base_config = read_json(path / "config.json") if os.path.isfile(path / "config.json") else {}
     if not is_original(base_config) or path.samefile(folder):
         return _find(folder, "language_model", instead or named), None
     if find_layout(path) != "whole":
@@ -196,16 +196,16 @@ def _find_base(
     return str(path), base_config
 
 
-def _find(folder: Path, option: str, named: str | None) -> str:
+def _find(folder: Path, name: str, named: str | None) -> str:
     """Return where a part is. Raises CheckpointError that names the option which says it."""
     place = _place(folder, named or "")
     try:
-        if not named or (Path(place).is_dir() and Path(place).samefile(folder)):
+        if not named or (os.path.isdir(place) and Path(place).samefile(folder)):
             raise PartError("it names none")
         read_part_config(place)
     except PartError as error:
         raise CheckpointError(
-            f"{folder}: its {option} {named!r} is not to be found ({error}); say where it is: model.{option}=..."
+            f"{folder}: its {name} {named!r} is not to be found ({error}); say where it is: {option(name)}"
         ) from None
     return place
 
@@ -214,17 +214,7 @@ def _place(folder: Path, named: str) -> str:
     """Look a path up from the checkpoint and from here, and, where all was moved, by its last name inside; else it is
     a hub id."""
     places = (folder / named, Path(named), folder / Path(named).name)
-    return next((str(place) for place in places if place.is_dir()), named)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: damaged")
-    return content
+    return next((str(place) for place in places if os.path.isdir(place)), named)  # no error for what is no path
 
 
 def _check_pixels(parts: Parts, folder: Path) -> None:

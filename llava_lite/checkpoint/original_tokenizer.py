@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # made at run time
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
+from llava_lite.checkpoint.chat_template import cut, is_legacy, puts_space_first
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.conversation.template import IMAGE_MARK
 from llava_lite.models.language_model import load_tokenizer
@@ -50,8 +51,8 @@ def write_original_tokenizer(folder: Path, processor: Processor, text_config: Pr
     }
     model = backend["model"]
     if model.get("byte_fallback"):
-        settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": _is_legacy(tokenizer), "sp_model_kwargs": {}}
-        (folder / "tokenizer.model").write_bytes(_sentencepiece(model["vocab"], tokenizer))
+        settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": is_legacy(processor), "sp_model_kwargs": {}}
+        (folder / "tokenizer.model").write_bytes(_sentencepiece(model["vocab"], processor))
     else:
         name = type(tokenizer).__name__
         settings["tokenizer_class"] = "PreTrainedTokenizerFast" if name in _NO_CLASS else f"{name}Fast"
@@ -66,8 +67,9 @@ def _plain(token: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in token.items() if key != "id"}
 
 
-def _sentencepiece(vocab: dict[str, int], tokenizer: PreTrainedTokenizerBase) -> bytes:
+def _sentencepiece(vocab: dict[str, int], processor: Processor) -> bytes:
     """Make a sentencepiece model: BPE, in which a piece of a lower id is merged first."""
+    tokenizer = processor.tokenizer
     added = tokenizer.get_added_vocab()
     proto = ModelProto()
     for rank, (text, _) in enumerate(sorted(vocab.items(), key=lambda entry: entry[1])):
@@ -88,26 +90,17 @@ def _sentencepiece(vocab: dict[str, int], tokenizer: PreTrainedTokenizerBase) ->
     trainer.eos_id, trainer.eos_piece = vocab.get(str(tokenizer.eos_token), -1), str(tokenizer.eos_token)
     trainer.pad_id = -1
     proto.normalizer_spec.name = "identity"
-    proto.normalizer_spec.add_dummy_prefix = _pieces(tokenizer, "a")[0].startswith("▁")
+    proto.normalizer_spec.add_dummy_prefix = puts_space_first(processor)
     proto.normalizer_spec.remove_extra_whitespaces = False
     proto.normalizer_spec.escape_whitespaces = True
     return bytes(proto.SerializeToString())
-
-
-def _is_legacy(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether it puts a space also after a special token."""
-    return _pieces(tokenizer, f"{tokenizer.eos_token}a")[1].startswith("▁")
-
-
-def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    return [str(piece) for piece in tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))]
 
 
 def _compare(folder: Path, processor: Processor, text_config: PretrainedConfig) -> None:
     again, ours = load_tokenizer(str(folder), text_config), processor.tokenizer
     bos = prepare_tokenizer(again, image=True)
     merges, merges_again = (json.loads(one.backend_tokenizer.to_str())["model"]["merges"] for one in (ours, again))
-    pieces, pieces_again = (_pieces(one, f"a b  c{one.eos_token}d \n é") for one in (ours, again))
+    pieces, pieces_again = (cut(one, f"a b  c{one.eos_token}d \n é") for one in (ours, again))
     if (ours.get_vocab(), merges, pieces, processor.writes_bos) != (again.get_vocab(), merges_again, pieces_again, bos):
         raise CheckpointError(
             f"{ours.name_or_path}: this tokenizer cannot be written as the original reads it; "

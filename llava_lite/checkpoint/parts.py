@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
@@ -38,6 +43,24 @@ TOKENIZER = "tokenizer"
 
 class CheckpointError(ValueError):
     """A folder that is not a whole checkpoint, or not one this version reads."""
+
+
+_STUMBLES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+@contextmanager
+def reading(where: object) -> Iterator[None]:
+    """Turn whatever a wrong value in somebody's JSON makes transformers, or us, stumble over into a CheckpointError.
+
+    Errors of ours say more, and pass; so does what a machine lacks (files, memory, packages).
+    """
+    try:
+        yield
+    except (*_STUMBLES, StrictDataclassError) as error:
+        if type(error).__module__.partition(".")[0] == "llava_lite":
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CheckpointError(f"{where}: its config.json, or a file it names, is broken ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -142,14 +165,31 @@ def choose_template(which: str | dict[str, object], tokenizer: PreTrainedTokeniz
         return find_template(which)
     where = tokenizer.name_or_path
     if tokenizer.chat_template is None:
-        raise ConversationError(f"{where}: its tokenizer has no chat template; set model.template")
+        raise ConversationError(f"{where}: its tokenizer has no chat template; give one: {option('template')}")
     if "strftime_now" in tokenizer.get_chat_template():
-        raise ConversationError(f"{where}: its tokenizer's chat template writes today's date; set model.template")
+        remedy = f"give one: {option('template')}"
+        raise ConversationError(f"{where}: its tokenizer's chat template writes today's date; {remedy}")
 
     def render(messages: list[dict[str, str]], ask: bool) -> str:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
 
     return derive_template(TOKENIZER, render, tokenizer.bos_token)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object; raise CheckpointError for any other."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: damaged, it holds no JSON object")
+    return content
+
+
+def option(name: str) -> str:
+    """Say how what a checkpoint lacks, or has lost, is given: a part or a template."""
+    return f"{name}=... of llava_lite.load, model.{name}=... of a training command"
 
 
 def record_parts(parts: Parts, folder: Path) -> dict[str, object]:
@@ -189,11 +229,11 @@ def find_part(name: str, entry: dict, folder: Path, *, verify: bool, instead: st
     # without `..`: a run that goes on keeps this path, and the step folder that it leads through is deleted
     part = instead or (os.path.normpath(folder / entry["path"]) if entry["folder"] else entry["path"])
     if entry["folder"] and not instead and not Path(part).is_dir():
-        raise CheckpointError(f"{folder}: its {name} is not at {part} any more; say where it is: model.{name}=...")
+        raise CheckpointError(f"{folder}: its {name} is not at {part} any more; say where it is: {option(name)}")
     if verify and _hash_weights(part) != entry["sha256"]:
         raise CheckpointError(
             f"{folder}: {part} is not the {name} its projector was trained against (the weights differ); "
-            f"give the right one: model.{name}=..."
+            f"give the right one: {option(name)}"
         )
     return str(part)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image as PilImage
 
 from llava_lite import distributed
-from llava_lite.checkpoint.folder import load
+from llava_lite.checkpoint.folder import Template, load
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.conversation.message import Conversation
 from llava_lite.models.llava import Llava
@@ -42,7 +42,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def open_ready(
-    folder: str | Path, dtype: torch.dtype, *, as_trained: bool = True, template: str | None = None
+    folder: str | Path, dtype: torch.dtype, *, as_trained: bool = True, template: Template = None
 ) -> tuple[Llava, Processor]:
     """Load a checkpoint onto the device; not as_trained: its language model whole, however it was held."""
     model, processor = load(folder, dtype=dtype, quantize="recorded" if as_trained else None, template=template)

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image as PilImage
 from transformers import AutoConfig, AutoProcessor, PretrainedConfig
 
-from llava_lite.checkpoint.parts import CheckpointError, choose_template, count_visual_tokens
+from llava_lite.checkpoint.parts import CheckpointError, choose_template, count_visual_tokens, option, reading
 from llava_lite.checkpoint.transformers_format import select_strategy
 from llava_lite.checkpoint.whole import Whole
 from llava_lite.conversation.derived import derive_template
@@ -54,15 +53,13 @@ def read_foreign(folder: Path, config: dict, template: str | dict[str, object] |
 
 def _parse(folder: Path, config: dict) -> PretrainedConfig:
     """Read a config as transformers does, which knows what it leaves out. Raises CheckpointError, PartError."""
-    try:
+    with reading(folder):
         vision, text = (dict(config.get(name) or {}) for name in ("vision_config", "text_config"))
         tower = vision.get("model_type", "clip_vision_model")
         if tower not in _TOWERS:
             raise CheckpointError(f"{folder}: unknown vision tower {tower!r}; known: {', '.join(_TOWERS)}")
         find_language_family(text.get("model_type", "llama"), folder)
         return AutoConfig.for_model(**config)
-    except (StrictDataclassError, TypeError) as error:
-        raise CheckpointError(f"{folder}: config.json is broken: {' '.join(str(error).split())}") from None
 
 
 def _complain(config: PretrainedConfig) -> str:
@@ -88,7 +85,7 @@ def _read_processor(
     folder: Path, config: PretrainedConfig, cut: PretrainedConfig, template: str | dict[str, object] | None
 ) -> Processor:
     try:
-        theirs = AutoProcessor.from_pretrained(folder)
+        theirs = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         image_token = str(theirs.image_token)
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder}: no LLaVA processor here ({str(error).splitlines()[0]})") from None
@@ -130,7 +127,7 @@ def _read_transform(folder: Path, config: PretrainedConfig) -> ImageTransform:
 def _derive(folder: Path, theirs: Any, image_token: str) -> ChatTemplate:
     """Read a processor's chat template, or else its tokenizer's; where it writes no BOS, the tokenizer may."""
     in_tokenizer = None if theirs.chat_template is not None else theirs.tokenizer.chat_template
-    remedy = f"say which it was trained with: template=..., one of {', '.join(sorted(TEMPLATES))}"
+    remedy = f"say which it was trained with, one of {', '.join(sorted(TEMPLATES))}: {option('template')}"
     if theirs.chat_template is None and in_tokenizer is None:
         raise CheckpointError(f"{folder}: has no chat template; {remedy}")
 
@@ -140,7 +137,7 @@ def _derive(folder: Path, theirs: Any, image_token: str) -> ChatTemplate:
     try:
         template = derive_template("processor", render, theirs.tokenizer.bos_token, image_token=image_token)
     except ConversationError as error:
-        raise CheckpointError(f"{folder}: {error}: template=...") from None
+        raise CheckpointError(f"{folder}: {error}: {option('template')}") from None
     return template if template.bos else replace(template, bos=None)
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from llava_lite.checkpoint.parts import CheckpointError
+from llava_lite.checkpoint.parts import CheckpointError, read_json
 from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import complain_of_weights, read_pickled
 
@@ -35,6 +35,7 @@ def write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     for filename, names in split.filename_to_tensors.items():
         shard = {name: weights[name].detach().cpu().contiguous() for name in names}
         save_file(shard, folder / filename, metadata={"format": "pt"})
+        (folder / filename).chmod(folder.stat().st_mode & 0o666)  # else only their owner may read them
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
@@ -48,11 +49,14 @@ def holds_weights(folder: Path) -> bool:
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read all weight files a checkpoint has; the index, if there is one, says which these must be.
 
-    Raises CheckpointError or PartError where there are none, or one is missing or damaged.
+    Raises CheckpointError or PartError where there are none, one is missing or damaged, or two hold the same weight.
     """
     weights: dict[str, torch.Tensor] = {}
     for name in _files(folder):
-        weights |= read_file(folder / name)
+        more = read_file(folder / name)
+        if twice := sorted(weights.keys() & more.keys()):
+            raise CheckpointError(f"{folder / name}: holds {twice[0]}, as another file beside it does")
+        weights |= more
     return weights
 
 
@@ -72,13 +76,12 @@ def _files(folder: Path) -> list[str]:
         raise CheckpointError(f"{folder}: no weights (model.safetensors or {PROJECTOR}) beside its config.json")
     if not name.endswith(".json"):
         return [name]
-    try:
-        shards = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{folder / name}: damaged; it should say which file holds which weight") from None
-    if any(Path(shard).name != shard for shard in shards):
+    shards = read_json(folder / name).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise CheckpointError(f"{folder / name}: damaged; it should say which file holds which weight")
+    if any(Path(shard).name != shard for shard in shards.values()):
         raise CheckpointError(f"{folder / name}: names files outside its folder")
-    return shards
+    return sorted(set(shards.values()))
 
 
 def fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:

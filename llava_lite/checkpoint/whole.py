@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 
 from llava_lite.checkpoint.chat_template import with_chat_template
 from llava_lite.checkpoint.names import our_name
-from llava_lite.checkpoint.parts import count_visual_tokens, fit_newline
+from llava_lite.checkpoint.parts import CheckpointError, choose_template, count_visual_tokens, fit_newline
 from llava_lite.checkpoint.transformers_format import (
     generation_config,
     native_config,
@@ -23,7 +23,7 @@ from llava_lite.checkpoint.transformers_format import (
     why_not_native,
 )
 from llava_lite.checkpoint.weights import fill, read_weights, write_weights
-from llava_lite.conversation.families import find_template, record_template
+from llava_lite.conversation.families import record_template
 from llava_lite.conversation.template import IMAGE_MARK
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.adapter import Quantize
@@ -92,8 +92,8 @@ def write_whole(folder: Path, model: Llava, processor: Processor, weights: dict[
     }
 
 
-def read_whole(folder: Path, config: dict) -> Whole:
-    """Read what `write_whole` says of a model, all but the weights."""
+def read_whole(folder: Path, config: dict, template: str | dict[str, object] | None = None) -> Whole:
+    """Read what `write_whole` says of a model, all but the weights; template: instead of the recorded one."""
     about = config["llava_lite"]
     vision_config, text_config = (AutoConfig.for_model(**config[name]) for name in ("vision_config", "text_config"))
     image_token = about.get("image_token", IMAGE_MARK)
@@ -104,7 +104,7 @@ def read_whole(folder: Path, config: dict) -> Whole:
         transform = transform.with_short_side(about["tower_short_side"])
     processor = Processor(
         tokenizer=tokenizer,
-        template=find_template(about["template"]),
+        template=choose_template(template or about["template"], tokenizer),
         transform=transform,
         num_patches=count_visual_tokens(vision_config, about["projector"], transform),
         bos=about["bos"],
@@ -120,10 +120,15 @@ def load_whole(folder: Path, whole: Whole, *, dtype: torch.dtype, quantize: Quan
     text_config, processor = whole.text_config, whole.processor
     find_language_family(text_config.model_type, folder)
     weights = _read_named(folder, whole)
-    with no_init_weights():
-        tower = VisionTower(TOWERS[whole.vision_config.model_type].model_class(whole.vision_config)).to(dtype)
-        if quantize is None:
-            language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    for config in (whole.vision_config, text_config):
+        config._attn_implementation = None  # the class's own, see models.pretrained
+    try:
+        with no_init_weights():
+            tower = VisionTower(TOWERS[whole.vision_config.model_type].model_class(whole.vision_config)).to(dtype)
+            if quantize is None:
+                language_model = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    except RuntimeError as error:  # sizes below zero, or of more memory than there is
+        raise CheckpointError(f"{folder}: no model can be made of the sizes in its config.json ({error})") from None
     if quantize is not None:
         inside = {name: weights.pop(name) for name in sorted(weights) if name.startswith("language_model.")}
         language_model = load_language_model(

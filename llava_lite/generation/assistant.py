@@ -28,14 +28,26 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     quantize: Quantize | None = None,
+    template: str | None = None,
+    vision_tower: str | None = None,
+    language_model: str | None = None,
 ) -> Assistant:
     """Open a checkpoint folder and return an assistant ready to be asked.
 
     device, dtype: where and in what it computes; by default a GPU in bf16 if there is one, else the CPU in fp32.
     quantize: hold the language model's blocks in "4bit" or "8bit"; by default as the checkpoint says.
+    template: the chat template by its name, where the checkpoint does not say it, or instead of what it says.
+    vision_tower, language_model: where a part is that the checkpoint is without and does not find.
     Raises CheckpointError for a folder that is not a whole checkpoint.
     """
-    model, processor = load_checkpoint(path, dtype=dtype or distributed.dtype(), quantize=quantize or "recorded")
+    model, processor = load_checkpoint(
+        path,
+        dtype=dtype or distributed.dtype(),
+        quantize=quantize or "recorded",
+        template=template,
+        vision_tower=vision_tower,
+        language_model=language_model,
+    )
     return Assistant(model.to(device or distributed.device()), processor, name=str(path))
 
 

@@ -115,6 +115,11 @@ def read_adapter(folder: Path, language_model: PreTrainedModel) -> Lora:
     saved = read_pickled(folder / PICKLED) if saved is None else saved
     if more := sorted(key for key in _MORE if config.get(key) not in (None, False, {}, [], "none")):
         raise AdapterError(f"{folder / CONFIG}: sets {', '.join(more)}; only plain LoRA is read; merge it with PEFT")
+    if config.get("peft_type", "LORA") != "LORA":
+        raise AdapterError(f"{folder / CONFIG}: peft_type {config['peft_type']!r}; only LORA is read")
+    ranks = {len(weight) for name, weight in saved.items() if name.endswith("lora_A.weight")}
+    if ranks and lora.rank not in ranks:  # before so much memory is taken
+        raise AdapterError(f"{folder / CONFIG}: r is {lora.rank}, that of the weights {sorted(ranks)}")
     lora = attach(language_model, lora)
     own = _weights(language_model)
     complain_of_weights(folder, own.keys() - saved.keys(), saved.keys() - own.keys())

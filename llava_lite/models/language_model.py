@@ -112,7 +112,7 @@ def load_tokenizer(name_or_dir: str, config: PretrainedConfig | None = None) -> 
         if _is_sentencepiece_alone(name_or_dir):  # `legacy` where nothing says so, as transformers took it before 5
             legacy = get_tokenizer_config(name_or_dir).get("legacy") is not False
             return LlamaTokenizer.from_pretrained(name_or_dir, legacy=legacy)
-        return AutoTokenizer.from_pretrained(name_or_dir, config=config)
+        return AutoTokenizer.from_pretrained(name_or_dir, config=config, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise PartError(f"{name_or_dir}: no tokenizer here ({str(error).splitlines()[0]})") from None
 

@@ -1,4 +1,8 @@
-"""Load one pretrained part from a folder or hub id, and refuse it if a weight is missing or unaccounted for."""
+"""Load one pretrained part from a folder or hub id, and refuse it if a weight is missing or unaccounted for.
+
+What comes with a part is data: no code of its folder is run (without `trust_remote_code=False` transformers asks at the
+terminal), and no attention kernel is fetched that its config.json names.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ class PartError(ValueError):
 def read_part_config(name_or_dir: str) -> PretrainedConfig:
     """Read what a part is. Raises PartError where there is none."""
     try:
-        return AutoConfig.from_pretrained(name_or_dir)
+        return AutoConfig.from_pretrained(name_or_dir, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise PartError(f"{name_or_dir}: no model here ({_first_line(error)}); give a model folder or hub id") from None
 
@@ -43,6 +47,8 @@ def load_part(
     weights: the weights, where they are read already; `config` is then needed, and of `name_or_dir` the name alone.
     Raises PartError naming the weights.
     """
+    config = config or read_part_config(name_or_dir)
+    config._attn_implementation = None  # the class's own, whatever config.json names
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of unused weights; what matters of it is raised below
     loader: Any = model_class
@@ -54,6 +60,7 @@ def load_part(
             config=config,
             quantization_config=quantization,
             state_dict=weights,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise PartError(f"{name_or_dir}: cannot be loaded ({_first_line(error)})") from None

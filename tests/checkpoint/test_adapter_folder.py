@@ -147,7 +147,9 @@ def test_another_base_is_refused_and_a_lost_one_named(llava_dir: Path, tmp_path:
     shutil.copytree(llava_dir, tmp_path / "base")
     save(tmp_path / "a", *adapted(str(tmp_path / "base")), parts=str(tmp_path / "base"))
     (tmp_path / "base").rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=r"its checkpoint is not at .*base any more"):
+    with pytest.raises(
+        CheckpointError, match=r"its language_model is not at .*base any more; say where it is: language_model="
+    ):
         load(tmp_path / "a", dtype=torch.float32)
     load(tmp_path / "a", dtype=torch.float32, language_model=str(tmp_path / "elsewhere"))
     weights = load_file(tmp_path / "elsewhere" / "model.safetensors")

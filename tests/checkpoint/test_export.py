@@ -10,18 +10,22 @@ import torch
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
+import llava_lite
 from llava_lite.checkpoint import export
 from llava_lite.checkpoint.export import export_checkpoint
 from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.merge import merge_checkpoint
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.cli import app
+from llava_lite.conversation.families import find_template
+from llava_lite.models.language_model import load_tokenizer
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor
 from tests.checkpoint.test_adapter_folder import adapted
 from tests.checkpoint.test_transformers_import import assert_same_inputs, assert_same_model
 from tests.conftest import assemble_lively
 from tests.families import LANGUAGES, write_language, write_tower
+from tests.foreign import ROLES, write_foreign
 
 
 def assert_same_weights(a: Llava, b: Llava) -> None:
@@ -195,7 +199,8 @@ def test_a_language_model_that_a_run_of_ours_wrote_goes_to_every_format(
     save(tmp_path / "lm", *assemble(replace(parts, vision_tower=None), dtype=torch.float32))
     lively(replace(parts, language_model=str(tmp_path / "lm")), tmp_path / "m")
     export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format=format)
-    assert (tmp_path / "out").is_dir()
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "m" / "config.json").stat().st_mode & 0o777}
 
 
 def test_the_row_of_an_image_token_that_training_has_moved_is_no_difference(parts: Parts, tmp_path: Path) -> None:
@@ -206,3 +211,31 @@ def test_the_row_of_an_image_token_that_training_has_moved_is_no_difference(part
     save(tmp_path / "m", model, processor)
     told = export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format="original")
     assert "logits differ by at most 0\n" in told
+
+
+@pytest.mark.parametrize("format", ["transformers", "gguf"])
+def test_a_source_that_does_not_say_its_template_is_told_it(lm_dir: Path, tmp_path: Path, format: str) -> None:
+    write_foreign(tmp_path / "m", load_tokenizer(str(lm_dir)), None)
+    source, out = str(tmp_path / "m"), tmp_path / "out"
+    with pytest.raises(CheckpointError, match=r"no chat template; .*: template=\.\.\. of llava_lite\.load"):
+        export_checkpoint(source, out, format=format)
+    options = [source, str(out), "--format", format, "--template", "llava_v1"]
+    done = CliRunner().invoke(app, ["export", *options])
+    assert done.exit_code == 0, done.output
+    if format == "transformers":
+        assert llava_lite.load(out).processor.template == find_template("llava_v1")
+
+
+def test_a_template_outside_the_table_is_exported_to_the_original_too(llava_dir: Path, tmp_path: Path) -> None:
+    model, processor = load(llava_dir, dtype=torch.float32)
+    template = replace(processor.template, name="mine", opening="So: ")
+    save(tmp_path / "m", model, processor.with_template(template))
+    assert "'mine'" in export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format="original")
+    told = export_checkpoint(str(tmp_path / "m"), tmp_path / "again", format="original", template="llava_v1")
+    assert "'llava_v1'" in told
+
+
+def test_spaces_that_the_original_puts_elsewhere_are_named(vicuna_dir: Path, tmp_path: Path) -> None:
+    write_foreign(tmp_path / "m", load_tokenizer(str(vicuna_dir)), ROLES)
+    with pytest.raises(CheckpointError, match="puts a space before each stretch of text between images"):
+        export_checkpoint(str(tmp_path / "m"), tmp_path / "out", format="original")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image as PilImage
 from safetensors.torch import load_file, save_file
 
+import llava_lite
 from llava_lite.checkpoint.folder import load, load_processor, save
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.conversation.message import Conversation, ConversationError
@@ -301,13 +302,16 @@ def test_a_checkpoints_tokenizer_brings_the_template_it_was_trained_with(
 
 
 def test_a_tokenizer_without_a_template_says_so(clip_dir: Path, lm_dir: Path) -> None:
-    with pytest.raises(ConversationError, match=r"lm\d*: its tokenizer has no chat template; set model\.template"):
+    with pytest.raises(
+        ConversationError,
+        match=r"lm\d*: its tokenizer has no chat template; give one: template=\.\.\. of .*, model\.template=",
+    ):
         assemble(Parts(str(clip_dir), str(lm_dir), template="tokenizer"), dtype=torch.float32)
 
 
 def test_a_template_that_writes_todays_date_is_refused(talking_lm_dir: Path) -> None:
     (talking_lm_dir / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + JINJA)
-    with pytest.raises(ConversationError, match=r"talking: .* writes today's date; set"):
+    with pytest.raises(ConversationError, match=r"talking: .* writes today's date; give one: template="):
         assemble(Parts(None, str(talking_lm_dir), template="tokenizer"), dtype=torch.float32)
 
 
@@ -322,3 +326,17 @@ def test_the_processor_of_a_projector_reads_no_weights_of_its_parts(
     for weights in tmp_path.rglob("model.safetensors"):
         weights.unlink()
     assert load_processor(tmp_path / "align").fingerprint == expected
+
+
+def test_the_python_api_finds_lost_parts_and_takes_a_template(parts: Parts, tmp_path: Path) -> None:
+    """As the message says that names what is lost."""
+    for name in ("vision_tower", "language_model"):
+        shutil.copytree(str(getattr(parts, name)), tmp_path / name)
+    here = replace(parts, vision_tower=str(tmp_path / "vision_tower"), language_model=str(tmp_path / "language_model"))
+    save(tmp_path / "m", *assemble_lively(here), parts=here)
+    for name in ("vision_tower", "language_model"):
+        shutil.rmtree(tmp_path / name)
+        with pytest.raises(CheckpointError, match=rf"its {name} is not at .*: {name}=\.\.\. of llava_lite\.load"):
+            llava_lite.load(tmp_path / "m", **({} if name == "vision_tower" else {"vision_tower": parts.vision_tower}))
+    again = {"vision_tower": parts.vision_tower, "language_model": parts.language_model}
+    assert llava_lite.load(tmp_path / "m", template="llava_v1", **again).processor.template.name == "llava_v1"

@@ -17,16 +17,18 @@ from jinja2 import Environment, nodes
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from llava_lite.checkpoint.folder import load_processor
 from llava_lite.checkpoint.gguf_format import write_gguf
 from llava_lite.checkpoint.gguf_tokenizer import llama_cpp_template
 from llava_lite.checkpoint.parts import CheckpointError, Parts, assemble
 from llava_lite.conversation.families import find_template
-from llava_lite.models.language_model import fit_embeddings
+from llava_lite.models.language_model import fit_embeddings, load_tokenizer
 from llava_lite.models.llava import Llava
 from llava_lite.models.projector import make_projector
 from llava_lite.processor import Processor
 from tests.checkpoint.test_chat_template import CONVERSATIONS, exported_text, messages_of
 from tests.families import LANGUAGES, WINDOW, write_language, write_tower
+from tests.foreign import write_foreign
 
 
 @dataclass(frozen=True)
@@ -572,3 +574,13 @@ def test_without_the_package_one_line_names_the_extra(
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(CheckpointError, match=r"pip install 'llava-lite\[gguf\]'$"):
         write_gguf(tmp_path, *made)
+
+
+def test_the_mark_of_an_image_takes_the_place_of_any_image_token(lm_dir: Path, tmp_path: Path) -> None:
+    write_foreign(tmp_path, load_tokenizer(str(lm_dir)), None, image_token="<|image|>")
+    processor = load_processor(tmp_path, template="vicuna_v1")
+    messages = [{"role": "user", "content": "<__media__>What is it?"}]
+    text = processor.tokenizer.apply_chat_template(
+        messages, chat_template=llama_cpp_template(processor), tokenize=False
+    )
+    assert "<__media__>" in text and "<|image|>" not in text

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 
 from llava_lite.checkpoint import hub
+from llava_lite.checkpoint.export import export_checkpoint
 from llava_lite.checkpoint.folder import base_of, holds_adapter, load, load_processor
 from llava_lite.checkpoint.hub import find_folder
 from llava_lite.checkpoint.parts import CheckpointError
@@ -68,7 +70,7 @@ def test_pickles_are_fetched_only_where_there_is_nothing_else(
 ) -> None:
     asked = []
 
-    def fetch(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+    def fetch(name: str, allow_patterns: list[str], ignore_patterns: str) -> str:
         asked.append(allow_patterns)
         (tmp_path / weights).touch()
         return str(tmp_path)
@@ -76,6 +78,34 @@ def test_pickles_are_fetched_only_where_there_is_nothing_else(
     monkeypatch.setattr(hub, "snapshot_download", fetch)
     assert find_folder("someone/model") == tmp_path
     assert ["*.bin" in patterns for patterns in asked] == ([False] if "safe" in weights else [False, True])
+
+
+def test_of_folders_inside_the_tower_of_an_original_comes_along(
+    tmp_path: Path, llava_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, got = tmp_path / "source", tmp_path / "got"
+    export_checkpoint(str(llava_dir), source, format="original")
+    (source / "more").mkdir()
+    for name in ("more/config.json", "clip_vision_tower/evil.py", "clip_vision_tower/pytorch_model.bin"):
+        (source / name).touch()
+
+    def fetch(name: str, **patterns: list[str] | str | None) -> str:
+        files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+        for file in filter_repo_objects(files, **patterns):
+            (got / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / file, got / file)
+        return str(got)
+
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    find_folder("someone/model")
+    inside = {path.relative_to(got).as_posix() for path in got.glob("*/*")}
+    assert inside == {
+        f"clip_vision_tower/{name}" for name in ("config.json", "model.safetensors", "preprocessor_config.json")
+    }
+    shutil.rmtree(source)
+    model, _ = load("someone/model", dtype=torch.float32)
+    same, _ = load(llava_dir, dtype=torch.float32)
+    assert all(torch.equal(weight, same.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
 def test_the_verbs_take_a_hub_id(tmp_path: Path, llava_dir: Path) -> None:

@@ -241,7 +241,7 @@ def edit_json(path: Path, **changes: object) -> None:
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end, but the tokenizer has no <im_start>"),
         ({"model_type": "llava_mpt"}, "unknown language model 'mpt'"),
         ({"mm_vision_tower": None}, "its vision_tower None is not to be found"),
-        ({"hidden_size": "large"}, "its config.json is not that of a llama"),
+        ({"hidden_size": "large"}, "config.json, .* is broken .*: Field 'hidden_size' expected int, got str"),
     ],
 )
 def test_what_is_not_computed_as_the_original_does_is_refused(
@@ -320,6 +320,11 @@ def test_images_stand_between_start_and_end_tokens_where_the_config_says_so(
     assert load(tmp_path / "a", dtype=torch.float32)[1].template == processor.template
     again = load_processor(tmp_path / "m", template=record_template(processor.template))
     assert again.template == processor.template  # which has the tokens already
+    named = (
+        load_processor(tmp_path / "m", template="vicuna_v1"),
+        load(tmp_path / "m", dtype=torch.float32, template="vicuna_v1")[1],
+    )
+    assert all(again.template == processor.template for again in named)
 
 
 @pytest.mark.parametrize("model_type", ["llava", "llava_llama", "llava_mistral"])
@@ -438,7 +443,7 @@ def test_folders_that_are_not_whole_say_what_is_missing(plain: Plain, tmp_path: 
     with pytest.raises(CheckpointError, match=r"no config.json\); mm_projector.bin needs the config.json"):
         load(tmp_path / "p", dtype=torch.float32)
     (tmp_path / "p" / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config.json: broken"):
+    with pytest.raises(CheckpointError, match=r"config.json: damaged"):
         load(tmp_path / "p", dtype=torch.float32)
     (tmp_path / "p" / "mm_projector.bin").unlink()
     write_json(tmp_path / "p" / "config.json", plain.config())
@@ -545,7 +550,7 @@ def test_a_byte_level_tokenizer_puts_bos_again_in_front(
 
 
 def test_a_tokenizer_that_does_not_come_back_is_refused(parts: Parts, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("llava_lite.checkpoint.original_tokenizer._is_legacy", lambda _: True)
+    monkeypatch.setattr("llava_lite.checkpoint.original_tokenizer.is_legacy", lambda _: True)
     with pytest.raises(CheckpointError, match="cannot be written as the original reads it"):
         write_original(tmp_path / "m", *assemble_lively(parts))
 
