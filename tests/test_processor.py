@@ -359,6 +359,18 @@ def test_a_spelled_special_token_is_text_and_changes_no_neighbour(processor: Pro
     assert labels[start:end] == (ids[start:end] if "answer" in place else [IGNORE] * (end - start))
 
 
+def test_encoding_sets_nothing_on_the_tokenizer_which_other_threads_read(processor: Processor) -> None:
+    backend = processor.tokenizer.backend_tokenizer
+    talk = TALKS["question"]("</s>")
+    whole = processor.encode(talk).input_ids.tolist()
+    backend.enable_truncation(3)
+    try:
+        assert replace(processor).encode(talk).input_ids.tolist() == whole
+        assert backend.truncation["max_length"] == 3 and not backend.encode_special_tokens
+    finally:
+        backend.no_truncation()
+
+
 @pytest.mark.parametrize("word", SPELLED)
 def test_words_come_back_as_they_were_written(processor: Processor, word: str) -> None:
     conversation = Conversation().ask(f"{word} what{word}is  it?\n{word}").answer(f"it{word} \n{word}\n\nred {word}")
