@@ -270,6 +270,35 @@ def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: 
         dropping.reply([Conversation().ask("Hi").answer("A.").ask("red " * room)])
 
 
+def test_rounds_are_dropped_for_a_whole_answer_and_no_more_than_that_takes(assistant: Assistant) -> None:
+    talk = Conversation().ask("red " * 20).answer("b").ask("blue " * 20).answer("d").ask("e")
+    num_tokens = assistant.processor.num_tokens(talk)
+    asked = Sampling(max_new_tokens=8)
+    for spare, num_dropped in ((8, 0), (7, 2)):
+        processor = replace(assistant.processor, max_positions=num_tokens + spare)
+        dropping = Assistant(assistant.model, processor, drop_oldest=True)
+        assert answered(dropping, talk, asked).finish.num_dropped_turns == num_dropped
+        refusing = Assistant(assistant.model, processor)
+        assert answered(refusing, talk, asked).finish.num_dropped_turns == 0
+
+
+def test_what_is_dropped_is_not_counted_over_and_over(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Conversation()
+    for _ in range(200):
+        talk = talk.ask("red " * 50).answer("A circle.")
+    dropping = Assistant(assistant.model, replace(assistant.processor, max_positions=300), drop_oldest=True)
+    counted: list[int] = []
+    num_tokens = Processor.num_tokens
+
+    def count(processor: Processor, conversation: Conversation) -> int:
+        counted.append(len(conversation.messages))
+        return num_tokens(processor, conversation)
+
+    monkeypatch.setattr(Processor, "num_tokens", count)
+    dropping.prepare(talk.ask("And?"), SHORT)
+    assert counted[0] == 401 and max(counted[1:]) < 20
+
+
 @pytest.fixture(scope="module")
 def broad_dir(clip_dir: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole checkpoint whose matrices are as broad as bitsandbytes' blocks of 4 bits."""
