@@ -243,7 +243,7 @@ def test_ask_prints_the_answer_alone(monkeypatch: pytest.MonkeyPatch, capsys: py
             yield f"{conversation.system} {conversation.messages[0].text} "
             yield f"{images} {sampling.max_new_tokens} {sampling.temperature} {sampling.top_p} {sampling.seed}"
 
-    monkeypatch.setattr(llava_lite, "open_model", lambda model: Talkative(), raising=False)
+    monkeypatch.setattr(llava_lite, "open_model", lambda model, **options: Talkative(), raising=False)
     command = ["ask", "m", "What?", "--image", "a.png", "--image", "b.png", "--max-new-tokens", "7", "--system", "Be."]
     monkeypatch.setattr(sys, "argv", ["llava-lite", *command])
     assert llava(monkeypatch, *command) == 0

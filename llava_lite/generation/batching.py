@@ -14,7 +14,6 @@ from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Busy, Closed, Event, Finish, Load, Sampling, Ticket
 from llava_lite.generation.decoding import Row
 
-
 CLOSED = "the model has been closed; start it again"
 
 
