@@ -185,9 +185,12 @@ class Batcher:
         self._forget()
 
     def _fail(self, failed: Sequence[_Asked], error: Exception) -> None:
-        """Tell of an error, and give what is kept for next turns up, for it may be memory that lacks."""
+        """Tell of an error. It may be memory that lacks, so what is kept for next turns is given up, and what the
+        error's frames hold of the computation.
+        """
         distributed.logger.error("answers failed", exc_info=error)
         self._assistant.forget()
+        error.__traceback__ = None
         for asked in failed:
             asked.fail(error)
 

@@ -3,11 +3,14 @@
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from llava_lite import distributed
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.batching import Batcher
@@ -224,6 +227,25 @@ def test_an_error_gives_up_what_is_kept_for_next_turns(
     listener = Listener()
     batcher.submit(following, SHORT, listener)
     assert listener.wait()[1].num_reused_tokens == 0
+
+
+def test_an_error_that_is_told_holds_nothing_that_was_computed(
+    batcher: Batcher, alone: Assistant, talks: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[weakref.ref[torch.Tensor]] = []
+
+    def fails(**kwargs: object) -> object:
+        activations = torch.zeros(3)
+        computed.append(weakref.ref(activations))
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(alone.model, "extend", fails)
+    monkeypatch.setattr(distributed.logger, "propagate", False)  # pytest keeps what is logged
+    listener = Listener()
+    batcher.submit(talks[0], SHORT, listener)
+    error = listener.events.get(timeout=60)
+    wait_for(batcher, IDLE)
+    assert isinstance(error, MemoryError) and computed[0]() is None
 
 
 def test_a_model_that_cannot_start_anew_tells_all_and_closes(
