@@ -174,6 +174,13 @@ def test_characters_of_several_tokens_are_not_broken(assistant: Assistant) -> No
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
+def test_characters_whose_bytes_are_words_of_their_own_are_not_broken() -> None:
+    text = "a 日本 🦙 circle"  # as byte-level tokenizers cut it, none of whose tokens is written <0x0A>
+    pieces = pieces_of(Transcript(lambda ids: bytes(ids).decode(errors="replace")), list(text.encode()))
+    assert "".join(pieces) == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
 def test_a_reader_that_leaves_stops_the_generation(assistant: Assistant) -> None:
     steps = []
     hook = assistant.model.language_model.register_forward_hook(lambda *args: steps.append(1))
