@@ -112,6 +112,10 @@ class Processor:
                 "choose the template this language model was trained with"
             )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the engine that is made again: pickled, it would forget that special tokens are text to it."""
+        return {name: value for name, value in vars(self).items() if name != "_literal"}
+
     @property
     def image_token_id(self) -> int:
         """The id that holds a visual token's place; -1 for a model without a vision tower."""

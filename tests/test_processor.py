@@ -1,5 +1,6 @@
 """The door: LLaVA's own ids and labels for each kind of Llama tokenizer, and words that never become markup."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -369,6 +370,12 @@ def test_encoding_sets_nothing_on_the_tokenizer_which_other_threads_read(process
         assert backend.truncation["max_length"] == 3 and not backend.encode_special_tokens
     finally:
         backend.no_truncation()
+
+
+def test_a_processor_that_was_pickled_for_a_worker_encodes_the_same(processor: Processor) -> None:
+    talk = TALKS["question"]("</s>")
+    ids = processor.encode(talk).input_ids.tolist()
+    assert pickle.loads(pickle.dumps(processor)).encode(talk).input_ids.tolist() == ids
 
 
 @pytest.mark.parametrize("word", SPELLED)
