@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+QUANTIZE = "Hold the language model in 4bit or 8bit, in a quarter or half of the memory.  [default: as the checkpoint]"
 MODEL = "A checkpoint folder, a hub id, or the address of a server: http://HOST:PORT[/v1][#NAME]."
 
 
@@ -289,6 +290,7 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together have this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    quantize: Annotated[str | None, typer.Option(help=QUANTIZE)] = None,
 ) -> None:
     """Ask one question; the answer alone is printed."""
     import llava_lite
@@ -302,7 +304,7 @@ def ask(
     with contextlib.redirect_stdout(sys.stderr):  # what libraries have to say is not the answer
         sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
         conversation = llava_lite.Conversation(system=system).ask(question, sources)
-        print_answer(llava_lite.open_model(model).stream(conversation, sampling), out)
+        print_answer(llava_lite.open_model(model, quantize=quantize).stream(conversation, sampling), out)
 
 
 @app.command()
@@ -313,6 +315,10 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 gives the likeliest answer, always the same.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together have this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    quantize: Annotated[str | None, typer.Option(help=QUANTIZE)] = None,
+    drop_oldest: Annotated[
+        bool, typer.Option("--drop-oldest", help="Leave out the first turns of what is too long, and say so.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Tell how fast each answer came.")] = False,
 ) -> None:
     """Chat in the terminal, also about images; from a pipe, answer line by line."""
@@ -321,13 +327,13 @@ def chat(
 
     sampling = llava_lite.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with contextlib.redirect_stdout(sys.stderr):
-        assistant = llava_lite.open_model(model)
+        assistant = llava_lite.open_model(model, quantize=quantize, drop_oldest=drop_oldest)
     raise typer.Exit(chat(assistant, sampling=sampling, system=system, verbose=verbose))
 
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or hub id.")],
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     name: Annotated[str | None, typer.Option(help="What clients call the model.  [default: its folder's name]")] = None,
@@ -337,6 +343,7 @@ def serve(
     max_images: Annotated[int, typer.Option(min=0, help="Most images of a request.")] = 16,
     max_body_mib: Annotated[int, typer.Option(min=1, help="Largest request, images included.")] = 32,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a request is answered.")] = 600.0,
+    quantize: Annotated[str | None, typer.Option(help=QUANTIZE)] = None,
     drop_oldest: Annotated[
         bool, typer.Option("--drop-oldest", help="Leave out the first turns of what is too long, and say so.")
     ] = False,
@@ -354,7 +361,7 @@ def serve(
         Path | None, typer.Option(help="Holds the key to be shown.  [default: $LLAVA_LITE_API_KEY, if set]")
     ] = None,
 ) -> None:
-    """Serve a model to OpenAI's clients, at http://HOST:PORT/v1."""
+    """Serve a model: a page to chat at http://HOST:PORT/, and OpenAI's interface for programs at http://HOST:PORT/v1."""
     from llava_lite.serve.config import ServerConfig, read_api_key
     from llava_lite.serve.server import listen
     from llava_lite.serve.server import serve as run
@@ -372,13 +379,12 @@ def serve(
         allow_origins=tuple(allow_origin or ()),
     )
     with listen(host, port) as listening:  # before torch takes its seconds, and weights their minutes
-        import llava_lite
         from llava_lite import distributed
         from llava_lite.generation.batching import Batcher
+        from llava_lite.generation.opening import open_checkpoint
 
         distributed.start()
-        assistant = llava_lite.load(model)
-        assistant.drop_oldest = drop_oldest
+        assistant = open_checkpoint(model, quantize=quantize, drop_oldest=drop_oldest)
         run(Batcher(assistant, max_answering=max_answering, max_waiting=max_waiting), config, listening)
 
 

@@ -112,6 +112,10 @@ class Processor:
                 "choose the template this language model was trained with"
             )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the engine that is made again: pickled, it would forget that special tokens are text to it."""
+        return {name: value for name, value in vars(self).items() if name != "_literal"}
+
     @property
     def image_token_id(self) -> int:
         """The id that holds a visual token's place; -1 for a model without a vision tower."""
@@ -218,7 +222,6 @@ class Processor:
         starts, ends = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(prompt.text)]
         if self.whole or any(self._spelled(prompt, start, end) for start, end in zip(starts, ends, strict=True)):
             return self.length(conversation)[0]
-        self._backend(literal=False)
         num_text = sum(self._counter.count(prompt.text[start:end]) for start, end in zip(starts, ends, strict=True))
         num_visual = sum(len(layout.index) for layout in self._layouts(prompt))
         return self.writes_bos + num_text + num_visual
@@ -249,7 +252,7 @@ class Processor:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides what tokens a conversation becomes."""
-        parts = (self.tokenizer.backend_tokenizer.to_str(), self.template, self.num_patches, self.bos)
+        parts = (self._plain.to_str(), self.template, self.num_patches, self.bos)
         mode = (self.transform.mode, self.transform.size) if self.transform else None
         return hashlib.sha256(repr((parts, mode, self.image_token, self.whole)).encode()).hexdigest()
 
@@ -355,24 +358,27 @@ class Processor:
         if start == end:
             return np.zeros((0, 3), dtype=np.int64)
         lead = "\n" if inside else ""
-        encoding = self._backend(literal).encode(lead + text[start:end], add_special_tokens=False)
+        engine = self._literal if literal else self._plain
+        encoding = engine.encode(lead + text[start:end], add_special_tokens=False)
         offsets = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64).reshape(-1, 2)
         if ((offsets[:, 0] < len(lead)) & (offsets[:, 1] > len(lead)) & inside).any():
             return self._piece(text, start, end, inside=False, literal=literal)
         tokens = np.column_stack([np.array(encoding.ids, dtype=np.int64), offsets + (start - len(lead))])
         return tokens[np.maximum(offsets[:, 1] - 1, offsets[:, 0]) >= len(lead)]
 
-    def _backend(self, literal: bool) -> Tokenizer:
-        """Return the tokenizer's own engine, cutting nothing off. literal: what spells a special token is text."""
-        backend: Tokenizer = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = literal
-        backend.no_truncation()
-        backend.no_padding()
-        return backend
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The tokenizer's own engine, cutting nothing off."""
+        return _engine(self.tokenizer, literal=False)
+
+    @cached_property
+    def _literal(self) -> Tokenizer:
+        """The same, for which what spells a special token is text."""
+        return _engine(self.tokenizer, literal=True)
 
     @cached_property
     def _counter(self) -> TokenCounter:
-        return TokenCounter(self.tokenizer.backend_tokenizer)
+        return TokenCounter(self._plain)
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
@@ -419,6 +425,15 @@ def share_tiles(
 def hash_tile(tile: torch.Tensor) -> bytes:
     """Tell tiles, float32 [3, H, W], apart by their pixels."""
     return hashlib.blake2b(tile.numpy().tobytes(), digest_size=16).digest()
+
+
+def _engine(tokenizer: PreTrainedTokenizerBase, *, literal: bool) -> Tokenizer:
+    """Copy a tokenizer's engine and set it once: threads share it, so nothing may be set between two of its texts."""
+    engine = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    engine.encode_special_tokens = literal
+    engine.no_truncation()
+    engine.no_padding()
+    return engine
 
 
 def _four_taps(example: Example) -> tuple[torch.Tensor, torch.Tensor]:

@@ -58,7 +58,7 @@ class _Known(dict[str, int]):
         self._count = count
 
     def __missing__(self, word: str) -> int:
-        if len(self) == _MOST_WORDS:
+        if len(self) >= _MOST_WORDS:  # more, where threads add at the same time
             self.clear()
         self[word] = number = self._count(word)
         return number

@@ -243,7 +243,7 @@ def test_ask_prints_the_answer_alone(monkeypatch: pytest.MonkeyPatch, capsys: py
             yield f"{conversation.system} {conversation.messages[0].text} "
             yield f"{images} {sampling.max_new_tokens} {sampling.temperature} {sampling.top_p} {sampling.seed}"
 
-    monkeypatch.setattr(llava_lite, "open_model", lambda model: Talkative(), raising=False)
+    monkeypatch.setattr(llava_lite, "open_model", lambda model, **options: Talkative(), raising=False)
     command = ["ask", "m", "What?", "--image", "a.png", "--image", "b.png", "--max-new-tokens", "7", "--system", "Be."]
     monkeypatch.setattr(sys, "argv", ["llava-lite", *command])
     assert llava(monkeypatch, *command) == 0
@@ -257,6 +257,23 @@ def test_ask_takes_a_server_for_a_model(monkeypatch: pytest.MonkeyPatch, capsys:
         assert llava(monkeypatch, "ask", endpoint.url, "What?") == 2
         told = f"error: {endpoint.url}/models: serves a, b; name one: {endpoint.url}#MODEL\n"
         assert capsys.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize("command", ["ask {} What?", "chat {}", "serve {} --port 0"])
+def test_how_a_model_is_held_is_an_option_of_all_that_open_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], llava_dir: Path, command: str
+) -> None:
+    assert llava(monkeypatch, *command.format(llava_dir).split(), "--quantize", "3bit") == 2
+    assert capsys.readouterr() == ("", "error: no quantize '3bit'; there are: 4bit, 8bit\n")
+
+
+@pytest.mark.parametrize("option", ["--quantize 4bit", "--drop-oldest"])
+def test_an_endpoint_refuses_what_its_server_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with Endpoint() as endpoint:
+        assert llava(monkeypatch, "chat", endpoint.url, *option.split()) == 2
+    assert "an endpoint's server is told of them" in capsys.readouterr().err
 
 
 def test_ask_fetches_an_image_and_reaches_private_addresses_where_allowed(

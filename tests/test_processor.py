@@ -1,5 +1,6 @@
 """The door: LLaVA's own ids and labels for each kind of Llama tokenizer, and words that never become markup."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -357,6 +358,24 @@ def test_a_spelled_special_token_is_text_and_changes_no_neighbour(processor: Pro
     assert not set(ids[start:end]) & set(processor.tokenizer.get_added_vocab().values())
     assert processor.tokenizer.decode(ids[start:end]) == word
     assert labels[start:end] == (ids[start:end] if "answer" in place else [IGNORE] * (end - start))
+
+
+def test_encoding_sets_nothing_on_the_tokenizer_which_other_threads_read(processor: Processor) -> None:
+    backend = processor.tokenizer.backend_tokenizer
+    talk = TALKS["question"]("</s>")
+    whole = processor.encode(talk).input_ids.tolist()
+    backend.enable_truncation(3)
+    try:
+        assert replace(processor).encode(talk).input_ids.tolist() == whole
+        assert backend.truncation["max_length"] == 3 and not backend.encode_special_tokens
+    finally:
+        backend.no_truncation()
+
+
+def test_a_processor_that_was_pickled_for_a_worker_encodes_the_same(processor: Processor) -> None:
+    talk = TALKS["question"]("</s>")
+    ids = processor.encode(talk).input_ids.tolist()
+    assert pickle.loads(pickle.dumps(processor)).encode(talk).input_ids.tolist() == ids
 
 
 @pytest.mark.parametrize("word", SPELLED)

@@ -153,21 +153,22 @@ class Assistant:
             in_step=self.in_step,
         )
 
+    def forget(self) -> None:
+        """Give up what is kept of conversations for their next turns, and its memory."""
+        self._conversations.clear()
+
     def _fit(self, conversation: Conversation, sampling: Sampling) -> tuple[Conversation, int]:
         """Return a conversation that leaves the context room for an answer, and how many turns it has lost for that.
 
-        Rounds are dropped until the answer may be as long as asked for, or a quarter of the context.
+        Where rounds are dropped, so many that the answer can be as long as asked for, or a quarter of the context.
         """
         most = self.processor.max_positions
         if most is None:
             return conversation, 0
-        num_tokens = self.processor.num_tokens(conversation)
-        if num_tokens < most:
-            return conversation, 0
-        shorter, room = conversation, min(sampling.max_new_tokens, most // 4)
-        while self.drop_oldest and num_tokens > most - room and len(shorter.messages) > 2:
-            shorter = replace(shorter, messages=shorter.messages[2:])
-            num_tokens = self.processor.num_tokens(shorter)
+        room = min(sampling.max_new_tokens, most // 4) if self.drop_oldest else 1
+        shorter, num_tokens = conversation, self.processor.num_tokens(conversation)
+        if self.drop_oldest and num_tokens > most - room:
+            shorter, num_tokens = self._newest(conversation, most - room)
         num_dropped = len(conversation.messages) - len(shorter.messages)
         if num_tokens >= most:
             what = "the last turn" if num_dropped else "the conversation"
@@ -175,8 +176,25 @@ class Assistant:
                 f"{what} has {num_tokens} tokens, but the model's context is {most}, the answer included; "
                 "say less, show fewer images or start anew"
             )
-        distributed.logger.warning("the conversation is too long: its first %d turns were left out", num_dropped)
+        if num_dropped:
+            distributed.logger.warning("the conversation is too long: its first %d turns were left out", num_dropped)
         return shorter, num_dropped
+
+    def _newest(self, conversation: Conversation, most: int) -> tuple[Conversation, int]:
+        """Return the last turn and what before it fits into `most` tokens with it, and how many tokens these are.
+
+        Counted from the end, so that the work is bounded by what fits and not by what somebody sends.
+        """
+        last = len(conversation.messages) - 1
+        kept = replace(conversation, messages=conversation.messages[last:])
+        num_kept = self.processor.num_tokens(kept)
+        for start in range(last - 2, -1, -2):
+            longer = replace(conversation, messages=conversation.messages[start:])
+            num_tokens = self.processor.num_tokens(longer)
+            if num_tokens > most:
+                break
+            kept, num_kept = longer, num_tokens
+        return kept, num_kept
 
     def _encode_answered(self, conversation: Conversation) -> Example:
         if not conversation.messages or conversation.awaits_answer:

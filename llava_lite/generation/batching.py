@@ -14,6 +14,8 @@ from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Busy, Closed, Event, Finish, Load, Sampling, Ticket
 from llava_lite.generation.decoding import Row
 
+CLOSED = "the model has been closed; start it again"
+
 
 class _Asked:
     """One answer under way, as the batcher holds it."""
@@ -107,6 +109,8 @@ class Batcher:
                 if isinstance(event, Exception):
                     raise event
                 yield event
+            if event.reason == "cancelled":
+                raise Closed(CLOSED)  # half an answer is none
         finally:
             ticket.cancel()
 
@@ -125,25 +129,21 @@ class Batcher:
         self._thread.join()
 
     def _refuse_if_closed(self) -> None:
-        if self._closed or not self._thread.is_alive():
-            raise Closed("the model has been closed; start it again")
+        if self._closed:
+            raise Closed(CLOSED)
 
     def _work(self) -> None:
-        while self._wait():
-            joining = self._admit()
-            try:
-                self._advance(joining)
-            except Exception as error:  # such as no memory left: who was under way learns of it, the next starts anew
-                distributed.logger.exception("answers failed")
-                self._decoder = self._assistant.decoder(keep=True)
-                for asked in self._answering:
-                    asked.fail(error)
-                self._forget()
-        for asked in [*self._answering, *self._waiting]:
-            asked.row.cancel()
-            asked.tell_all()
-        with self._changed:
-            self._answering, self._waiting = [], deque()
+        try:
+            while self._wait():
+                self._advance(self._admit())
+        finally:  # closed, or broken for good, as by a device that fails whatever it is asked
+            with self._changed:
+                self._closed = True
+                ended = [*self._answering, *self._waiting]
+                self._answering, self._waiting = [], deque()
+            for asked in ended:
+                asked.row.cancel()
+                asked.tell_all()
 
     def _wait(self) -> bool:
         """Wait until there is something to do; return whether there is, or the model has been closed."""
@@ -153,33 +153,46 @@ class Batcher:
 
     def _admit(self) -> list[_Asked]:
         """Give those who wait their places, in turn; those who have gone meanwhile are let go."""
-        joining = []
+        joining: list[_Asked] = []
         with self._changed:
-            for asked in [asked for asked in self._waiting if asked.cancelled]:
-                self._waiting.remove(asked)
-                asked.row.cancel()
-                asked.tell_all()
+            gone = [asked for asked in self._waiting if asked.cancelled]
+            self._waiting = deque(asked for asked in self._waiting if not asked.cancelled)
             while self._waiting and len(self._answering) < self._max_answering:
                 joining.append(asked := self._waiting.popleft())
                 self._answering.append(asked)
+        for asked in gone:
+            asked.row.cancel()
+            asked.tell_all()
         return joining
 
     def _advance(self, joining: Sequence[_Asked]) -> None:
-        """Bring all answers on by a token, and tell those who asked."""
+        """Bring all answers on by a token, and tell those who asked. Those whom an error hits learn of it."""
         for asked in self._answering:
             if asked.cancelled:
                 asked.row.cancel()
-        if self._decoder.release():
-            self._decoder.step()
+        try:
+            if self._decoder.release():
+                self._decoder.step()
+        except Exception as error:  # such as no memory left: the next ones start anew
+            self._fail([asked for asked in self._answering if asked not in joining], error)
+            self._decoder = self._assistant.decoder(keep=True)
         try:
             self._decoder.join([asked.row for asked in joining if asked.row.reason is None])
-        except Exception as error:
-            distributed.logger.exception("a prompt could not be read")
-            for asked in joining:
-                asked.fail(error)
+        except Exception as error:  # those under way go on
+            self._fail(joining, error)
         for asked in self._answering:
             asked.tell_all()
         self._forget()
+
+    def _fail(self, failed: Sequence[_Asked], error: Exception) -> None:
+        """Tell of an error. It may be memory that lacks, so what is kept for next turns is given up, and what the
+        error's frames hold of the computation.
+        """
+        distributed.logger.error("answers failed", exc_info=error)
+        self._assistant.forget()
+        error.__traceback__ = None
+        for asked in failed:
+            asked.fail(error)
 
     def _forget(self) -> None:
         """Free the places of those whose answers have ended."""

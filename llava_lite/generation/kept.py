@@ -52,6 +52,10 @@ class Conversations:
         while sum(len(other) for other, _, _ in self._known.values()) > self.max_tokens:
             self._known.popitem(last=False)
 
+    def clear(self) -> None:
+        """Keep nothing of what was kept so far."""
+        self._known.clear()
+
 
 def fingerprint(example: Example, *, image_token_id: int, num_patches: int) -> np.ndarray:
     """Return a number for each token, int64 [T], equal where two prompts show the model the same: its id, or for a

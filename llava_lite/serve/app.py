@@ -17,7 +17,7 @@ from llava_lite.generation.chat_model import SharedModel
 from llava_lite.serve.body import drop_body
 from llava_lite.serve.completions import Completions
 from llava_lite.serve.config import ServerConfig
-from llava_lite.serve.errors import Refusal, broken, of_status, to_json
+from llava_lite.serve.errors import Refusal, broken, no_model, of_status, to_json
 from llava_lite.serve.metrics import CONTENT_TYPE, Metrics
 from llava_lite.serve.page import page_routes
 
@@ -93,12 +93,7 @@ def _add_models(app: FastAPI, name: str) -> None:
     @app.get("/v1/models/{wanted:path}")
     async def model(wanted: str) -> Response:
         if wanted != name:
-            raise Refusal(
-                f"there is no model {wanted[:200]!r}; this server has {name!r}",
-                status=404,
-                param="model",
-                code="model_not_found",
-            )
+            raise no_model(wanted, name)
         return _json(entry)
 
 

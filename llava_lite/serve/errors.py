@@ -65,6 +65,16 @@ def refusal_of(error: Exception) -> Refusal | None:
     return None
 
 
+def no_model(wanted: str, name: str) -> Refusal:
+    """Say that a server has no such model, but the one called `name`."""
+    return Refusal(
+        f"there is no model {wanted[:200]!r}; this server has {name!r}",
+        status=404,
+        param="model",
+        code="model_not_found",
+    )
+
+
 def broken() -> Refusal:
     """What a client hears of a bug; the traceback is in the server's log alone."""
     return Refusal("something broke in the server; its log says what", status=500, code="internal_error")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.chat_model import GenerationError, Sampling
 from llava_lite.serve.config import ServerConfig
-from llava_lite.serve.errors import Refusal
+from llava_lite.serve.errors import Refusal, no_model
 from llava_lite.serve.fields import Object, known_fields, missing, take, typed, unknown
 from llava_lite.serve.messages import read_conversation
 
@@ -38,12 +38,7 @@ def read_question(body: bytes, config: ServerConfig, model_name: str) -> Questio
     if model is None:
         raise missing("model")
     if model != model_name:
-        raise Refusal(
-            f"there is no model {model[:200]!r}; this server has {model_name!r}",
-            status=404,
-            param="model",
-            code="model_not_found",
-        )
+        raise no_model(model, model_name)
     stream = take(fields, "stream", bool) or False
     sampling = _sampling(fields, config)
     include_usage = _include_usage(fields, stream)

@@ -70,10 +70,9 @@ def serve(model: SharedModel, config: ServerConfig, listening: socket.socket) ->
     load, (host, port) = model.load(), listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     distributed.logger.info(
-        "%s at http://%s:%d/v1: %d answers at a time, %d more may wait; %s",
+        "%s at http://%s:%d/v1, a page to chat at http://%s:%d/: %d answers at a time, %d more may wait; %s",
         config.model_name or model.name,
-        shown,
-        port,
+        *(shown, port, shown, port),
         load.max_answering,
         load.max_waiting,
         config.describe(),

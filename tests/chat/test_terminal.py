@@ -133,3 +133,17 @@ def test_through_a_pipe_only_answers_are_printed_and_a_failure_is_the_exit_code(
     second = first.answer(assistant.reply([first], SHORT)[0]).ask("What is it?", images[:1])
     assert ran.stdout == "".join(f"{assistant.reply([asked], SHORT)[0]}\n" for asked in (first, second))
     assert "error: gone.png: cannot be read" in ran.stderr and ran.returncode == 1
+
+
+def test_a_chat_that_outgrows_the_context_loses_its_oldest_turns_where_asked_and_says_so(
+    llava_dir: Path, assistant: Assistant
+) -> None:
+    words = "word "
+    while assistant.processor.num_tokens(Conversation().ask(words)) < assistant.processor.max_positions / 3:
+        words += words  # up to two thirds of the context
+    command = [sys.executable, "-c", "from llava_lite.cli import main; main()", "chat", str(llava_dir)]
+    command += ["--max-new-tokens", "4"]
+    lines = f"{words}\n" * 4
+    for option, code, told in (([], 1, "tokens, but the model's context is"), (["--drop-oldest"], 0, "were left out")):
+        ran = subprocess.run([*command, *option], input=lines, capture_output=True, text=True)
+        assert ran.returncode == code and told in ran.stderr

@@ -174,6 +174,13 @@ def test_characters_of_several_tokens_are_not_broken(assistant: Assistant) -> No
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
+def test_characters_whose_bytes_are_words_of_their_own_are_not_broken() -> None:
+    text = "a 日本 🦙 circle"  # as byte-level tokenizers cut it, none of whose tokens is written <0x0A>
+    pieces = pieces_of(Transcript(lambda ids: bytes(ids).decode(errors="replace")), list(text.encode()))
+    assert "".join(pieces) == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
 def test_a_reader_that_leaves_stops_the_generation(assistant: Assistant) -> None:
     steps = []
     hook = assistant.model.language_model.register_forward_hook(lambda *args: steps.append(1))
@@ -268,6 +275,35 @@ def test_the_oldest_rounds_are_dropped_where_asked(assistant: Assistant, world: 
     assert row.finish.num_dropped_turns == 4 and row.text == answered(assistant, last).text
     with pytest.raises(GenerationError, match="the last turn has"):
         dropping.reply([Conversation().ask("Hi").answer("A.").ask("red " * room)])
+
+
+def test_rounds_are_dropped_for_a_whole_answer_and_no_more_than_that_takes(assistant: Assistant) -> None:
+    talk = Conversation().ask("red " * 20).answer("b").ask("blue " * 20).answer("d").ask("e")
+    num_tokens = assistant.processor.num_tokens(talk)
+    asked = Sampling(max_new_tokens=8)
+    for spare, num_dropped in ((8, 0), (7, 2)):
+        processor = replace(assistant.processor, max_positions=num_tokens + spare)
+        dropping = Assistant(assistant.model, processor, drop_oldest=True)
+        assert answered(dropping, talk, asked).finish.num_dropped_turns == num_dropped
+        refusing = Assistant(assistant.model, processor)
+        assert answered(refusing, talk, asked).finish.num_dropped_turns == 0
+
+
+def test_what_is_dropped_is_not_counted_over_and_over(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Conversation()
+    for _ in range(200):
+        talk = talk.ask("red " * 50).answer("A circle.")
+    dropping = Assistant(assistant.model, replace(assistant.processor, max_positions=300), drop_oldest=True)
+    counted: list[int] = []
+    num_tokens = Processor.num_tokens
+
+    def count(processor: Processor, conversation: Conversation) -> int:
+        counted.append(len(conversation.messages))
+        return num_tokens(processor, conversation)
+
+    monkeypatch.setattr(Processor, "num_tokens", count)
+    dropping.prepare(talk.ask("And?"), SHORT)
+    assert counted[0] == 401 and max(counted[1:]) < 20
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,14 @@
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from llava_lite import distributed
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.batching import Batcher
@@ -189,6 +192,86 @@ def test_a_failing_step_is_told_to_those_under_way_and_the_next_is_answered(
     wait_for(batcher, IDLE)
 
 
+def test_a_prompt_that_cannot_be_read_stops_nobody_else(
+    batcher: Batcher, alone: Assistant, talks: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = Listener()
+    batcher.submit(talks[0], Sampling(max_new_tokens=200), under_way)
+    wait_for(batcher, (1, 0))
+    extend = alone.model.extend
+
+    def fails(**kwargs: object) -> object:
+        if kwargs.get("pixel_values") is not None:
+            raise MemoryError("no memory left")
+        return extend(**kwargs)
+
+    monkeypatch.setattr(alone.model, "extend", fails)
+    with pytest.raises(MemoryError):
+        batcher.reply(talks[1:2], SHORT)
+    monkeypatch.undo()
+    assert under_way.wait()[0] == alone.reply(talks[:1], Sampling(max_new_tokens=200))[0]
+
+
+def test_an_error_gives_up_what_is_kept_for_next_turns(
+    batcher: Batcher, alone: Assistant, talks: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = talks[0].answer(batcher.reply(talks[:1], SHORT)[0]).ask("Why?")
+
+    def fails(**kwargs: object) -> object:
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(alone.model, "extend", fails)
+    with pytest.raises(MemoryError):
+        batcher.reply(talks[1:2], SHORT)
+    monkeypatch.undo()
+    listener = Listener()
+    batcher.submit(following, SHORT, listener)
+    assert listener.wait()[1].num_reused_tokens == 0
+
+
+def test_an_error_that_is_told_holds_nothing_that_was_computed(
+    batcher: Batcher, alone: Assistant, talks: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[weakref.ref[torch.Tensor]] = []
+
+    def fails(**kwargs: object) -> object:
+        activations = torch.zeros(3)
+        computed.append(weakref.ref(activations))
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(alone.model, "extend", fails)
+    monkeypatch.setattr(distributed.logger, "propagate", False)  # pytest keeps what is logged
+    listener = Listener()
+    batcher.submit(talks[0], SHORT, listener)
+    error = listener.events.get(timeout=60)
+    wait_for(batcher, IDLE)
+    assert isinstance(error, MemoryError) and computed[0]() is None
+
+
+def test_a_model_that_cannot_start_anew_tells_all_and_closes(
+    alone: Assistant, talks: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = Assistant(alone.model, alone.processor)
+    batcher = Batcher(assistant, max_answering=1)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    under_way, waiting = Listener(), Listener()
+    for listener in (under_way, waiting):
+        batcher.submit(talks[0], ENDLESS, listener)
+    wait_for(batcher, (1, 1))
+
+    def broken(**kwargs: object) -> object:
+        raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(assistant, "decoder", broken)
+    monkeypatch.setattr(alone.model, "extend", broken)
+    with pytest.raises(RuntimeError, match="device-side"):
+        under_way.wait()
+    assert waiting.wait()[1].reason == "cancelled"
+    with pytest.raises(Closed):
+        batcher.load()
+    batcher.close()
+
+
 def test_a_listener_that_fails_loses_its_answer_alone(
     batcher: Batcher, alone: Assistant, talks: list[Conversation]
 ) -> None:
@@ -222,3 +305,12 @@ def test_closing_ends_all_and_its_thread(alone: Assistant, talks: list[Conversat
         batcher.submit(talks[0], SHORT, Listener())
     with pytest.raises(Closed):
         batcher.load()
+
+
+def test_a_stream_that_closing_cuts_short_is_an_error(alone: Assistant, talks: list[Conversation]) -> None:
+    batcher = Batcher(alone, max_answering=1)
+    stream = batcher.stream(talks[0], ENDLESS)
+    next(stream)
+    batcher.close()
+    with pytest.raises(Closed):
+        list(stream)

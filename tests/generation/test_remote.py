@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.conversation.message import Conversation, ConversationError, Image, Message
 from llava_lite.generation.chat_model import ChatModel, GenerationError, Sampling
-from llava_lite.generation.opening import open_model
+from llava_lite.generation.opening import open_checkpoint, open_model
 from llava_lite.generation.remote import RemoteChat
 from llava_lite.images.loading import FileSlice, ImageError, load_image
 from tests.generation.endpoint import Endpoint, Handler, echo, piece, wait_until_gone, whole
@@ -499,6 +499,15 @@ def test_what_is_no_address_is_opened_as_a_checkpoint(llava_dir: Path, tmp_path:
     assert open_model(str(llava_dir)).name == str(llava_dir)
     with pytest.raises(CheckpointError, match="nothing"):
         open_model(str(tmp_path / "nothing"))
+
+
+def test_how_a_checkpoint_is_held_and_what_it_forgets_is_no_matter_of_an_endpoint(llava_dir: Path) -> None:
+    for wrong in ({"quantize": "4bit"}, {"drop_oldest": True}):
+        with Endpoint() as endpoint, pytest.raises(GenerationError, match="an endpoint's server is told of them"):
+            open_model(endpoint.url, **wrong)
+    with pytest.raises(GenerationError, match="no quantize '3bit'; there are: 4bit, 8bit"):
+        open_model(str(llava_dir), quantize="3bit")
+    assert open_checkpoint(str(llava_dir), drop_oldest=True).drop_oldest
 
 
 @pytest.mark.parametrize(("models", "told"), [(("a", "b/c"), "serves a, b/c"), ((), "serves none")])

@@ -201,7 +201,7 @@ def test_the_verb_serves_and_ends_when_told(llava_dir: Path, ending: int) -> Non
     server = start_verb(llava_dir, LLAVA_LITE_API_KEY="s3cret")
     try:
         line = next(line for line in server.stderr if "http://" in line)
-        found = re.match(r"tiny at http://127\.0\.0\.1:(\d+)/v1: ", line)
+        found = re.match(r"tiny at http://127\.0\.0\.1:(\d+)/v1, a page to chat at http://127\.0\.0\.1:\1/: ", line)
         assert found, line
         assert "8 answers at a time, 32 more may wait; images from data: URIs, 16 a request" in line
         assert "an API key is asked for" in line and "s3cret" not in line
