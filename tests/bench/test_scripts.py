@@ -56,3 +56,9 @@ def test_the_gpu_bench_runs_both_stages() -> None:
 def test_the_training_bench_compares_equal_losses() -> None:
     table = run("training.py", "--tiny")  # it fails where the losses disagree
     assert all(name in table for name in ("ours", "Trainer", "grouped", "all 16 steps agree"))
+
+
+@pytest.mark.slow
+def test_the_inference_bench_compares_equal_answers() -> None:
+    table = run("inference.py", "--tiny")  # it fails where they do not say the same
+    assert all(name in table for name in ("one", "one by one", "together", "next turn", "both say the same"))
