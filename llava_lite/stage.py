@@ -176,7 +176,7 @@ class Evaluation:
         if self.benchmarks:
             shared_out = self.config.parallel.strategy in ("zero3", "fsdp2")
             answers = folder / f"step-{step}"
-            assistant = Assistant(model, self.asked, name=str(answers), in_step=shared_out)
+            assistant = Assistant(model, self.asked, name=str(answers), in_step=shared_out, keep_tokens=0)
             figures |= self._ask(Together(assistant), answers)
         return figures
 
