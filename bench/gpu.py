@@ -39,10 +39,11 @@ from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import LoaderConfig, Step, read_steps
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.steps import plan_steps
+from llava_lite.example import IGNORE
 from llava_lite.models.llava import Llava, Part
 from llava_lite.models.projector import make_projector
 from llava_lite.models.vision_tower import VisionTower
-from llava_lite.processor import IGNORE, Processor
+from llava_lite.processor import Processor
 from llava_lite.training.config import OptimConfig, ParallelConfig
 from llava_lite.training.engine import make_engine
 from llava_lite.training.memory import Checkpointing, checkpoint_layers

@@ -23,13 +23,14 @@ from llava_lite.data.dataset import InstructionDataset
 from llava_lite.data.loader import LoaderConfig, read_steps
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.steps import plan_steps
+from llava_lite.example import hash_tile
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.batching import Batcher
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.remote import RemoteChat
 from llava_lite.models.language_model import fit_embeddings
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Processor, hash_tile
+from llava_lite.processor import Processor
 from llava_lite.serve.config import ServerConfig
 from tests.checkpoint.test_chat_template import ROWS
 from tests.serve.running import running

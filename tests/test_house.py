@@ -41,16 +41,17 @@ ROWS = {
     "conversation": row("", outside=""),
     "images": row("", outside="PIL numpy torch transformers"),
     "token_counter": row("", outside="tokenizers"),
-    "processor": row("conversation images token_counter"),
+    "example": row("images.layout", outside="torch"),
+    "processor": row("example conversation images token_counter"),
     "models": row("processor conversation images distributed flops"),
-    "checkpoint": row("models processor conversation images distributed"),
-    "data": row("processor conversation images distributed config"),
+    "checkpoint": row("models processor example conversation images distributed"),
+    "data": row("processor example conversation images distributed config"),
     "training": row("models.loss distributed config flops", never="PIL"),
     # `distributed` for the device and the dtype, which are decided there
     "stage": row(
         "training data evaluation generation checkpoint models processor conversation images distributed config recipes"
     ),
-    "generation": row("models checkpoint processor conversation images distributed"),
+    "generation": row("models checkpoint processor example conversation images distributed"),
     "evaluation": row(ABOVE_A_MODEL, never="torch"),
     "synthesis": row(f"{ABOVE_A_MODEL} data.sample", never="torch datasets"),
     "agent": row(ABOVE_A_MODEL, never="torch datasets"),

@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from llava_lite.conversation.families import TEMPLATES, find_template
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.conversation.template import ChatTemplate
+from llava_lite.example import IGNORE, Example
 from llava_lite.images.layout import lay_out
 from llava_lite.images.loading import ImageError
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
-from llava_lite.processor import IGNORE, Example, Processor, ProcessorError, prepare_tokenizer
+from llava_lite.processor import Processor, ProcessorError, prepare_tokenizer
 from tests.conversation.test_template_properties import fitting
 from tests.strategies import ANY, conversations
 

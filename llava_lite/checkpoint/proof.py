@@ -15,8 +15,9 @@ from llava_lite import distributed
 from llava_lite.checkpoint.folder import Template, load
 from llava_lite.checkpoint.parts import CheckpointError
 from llava_lite.conversation.message import Conversation
+from llava_lite.example import Example, join_patches
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, Processor, join_patches
+from llava_lite.processor import Processor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # How far a logit may move, seen from the largest one: by what weights lose when they are rounded to a dtype.

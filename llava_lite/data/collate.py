@@ -13,7 +13,7 @@ from typing import NotRequired, TypedDict
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from llava_lite.processor import IGNORE, Example, join_patches
+from llava_lite.example import IGNORE, Example, join_patches
 
 
 class Batch(TypedDict):

@@ -20,8 +20,9 @@ from llava_lite.data.mixture import DataConfig, Mixture
 from llava_lite.data.plan import make_plan, measure
 from llava_lite.data.records import SampleError
 from llava_lite.data.sample import Sample
+from llava_lite.example import Example
 from llava_lite.images.loading import ImageError
-from llava_lite.processor import Example, Processor, ProcessorError
+from llava_lite.processor import Processor, ProcessorError
 
 LEFT_OUT = "left_out.jsonl"
 LINEAGE = "lineage.json"

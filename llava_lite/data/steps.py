@@ -22,7 +22,7 @@ from llava_lite.data.loader import Failure, Step
 from llava_lite.data.packing import group, pack, pack_epoch
 from llava_lite.data.records import SampleError
 from llava_lite.data.sampler import Order, permutation
-from llava_lite.processor import IGNORE, Example
+from llava_lite.example import IGNORE, Example
 
 _TRIES = 100
 

@@ -12,6 +12,7 @@ from llava_lite import distributed
 from llava_lite.checkpoint.folder import load as load_checkpoint
 from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.message import Conversation, ConversationError
+from llava_lite.example import Example
 from llava_lite.generation.chat_model import Sampling, Score, TooLong
 from llava_lite.generation.decoding import Decoder, Row
 from llava_lite.generation.kept import Conversations, fingerprint
@@ -19,7 +20,7 @@ from llava_lite.generation.scoring import score_answers
 from llava_lite.generation.streaming import Transcript
 from llava_lite.models.adapter import Quantize
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, Processor
+from llava_lite.processor import Processor
 
 
 def load(

@@ -24,12 +24,12 @@ from transformers import (
 )
 
 from llava_lite import distributed
+from llava_lite.example import Example, share_tiles
 from llava_lite.generation.cache import Rows, lay_beside, new_cache, take_rows
 from llava_lite.generation.chat_model import Finish, Sampling
 from llava_lite.generation.kept import Conversations
 from llava_lite.generation.streaming import Transcript
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, share_tiles
 
 
 class Row:

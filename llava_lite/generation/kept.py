@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers import Cache
 
+from llava_lite.example import Example, hash_tile
 from llava_lite.generation.cache import Rows, states_of, take_rows
 from llava_lite.images.layout import NEWLINE
-from llava_lite.processor import Example, hash_tile
 
 
 class Conversations:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from llava_lite.example import IGNORE, Example, share_tiles
 from llava_lite.generation.chat_model import Score
 from llava_lite.models.llava import Llava
-from llava_lite.processor import IGNORE, Example, Processor, share_tiles
+from llava_lite.processor import Processor
 
 
 @torch.no_grad()

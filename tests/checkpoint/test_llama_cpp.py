@@ -18,9 +18,10 @@ from llava_lite.checkpoint.gguf_format import write_gguf
 from llava_lite.checkpoint.gguf_tokenizer import llama_cpp_template
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation, Image
+from llava_lite.example import Example
 from llava_lite.models.llava import Llava
 from llava_lite.models.vision_tower import VisionTower
-from llava_lite.processor import Example, Processor
+from llava_lite.processor import Processor
 from tests.checkpoint.test_chat_template import CONVERSATIONS, messages_of
 from tests.checkpoint.test_gguf import make_model
 from tests.families import LANGUAGES, write_language, write_tower

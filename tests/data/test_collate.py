@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from llava_lite.data.collate import Batch, collate
-from llava_lite.processor import IGNORE, Example
+from llava_lite.example import IGNORE, Example
 
 P = 2
 IMAGE = 99

@@ -15,9 +15,10 @@ from llava_lite.data.loader import Failure, FailureLog, LoaderConfig, Step, read
 from llava_lite.data.mixture import DataConfig
 from llava_lite.data.records import SampleError
 from llava_lite.data.steps import InstructionSteps, plan_steps
+from llava_lite.example import IGNORE
 from llava_lite.images.transform import ImageTransform
 from llava_lite.models.language_model import load_tokenizer
-from llava_lite.processor import IGNORE, Processor, prepare_tokenizer
+from llava_lite.processor import Processor, prepare_tokenizer
 
 P = 16
 

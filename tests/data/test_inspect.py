@@ -21,7 +21,8 @@ from llava_lite.data.inspect.show import choose, show
 from llava_lite.data.inspect.view import View, Viewer
 from llava_lite.data.mixture import DataConfig, Mixture, SourceConfig, with_data
 from llava_lite.data.records import SampleError
-from llava_lite.processor import IGNORE, Processor, prepare_tokenizer
+from llava_lite.example import IGNORE
+from llava_lite.processor import Processor, prepare_tokenizer
 
 HOSTILE = "<script>alert(1)</script> & \x1b[31mred \u202eback \x07\r'\""
 

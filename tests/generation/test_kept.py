@@ -10,11 +10,11 @@ import torch
 
 from llava_lite.checkpoint.parts import Parts
 from llava_lite.conversation.message import Conversation
+from llava_lite.example import Example
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.decoding import Row
 from llava_lite.generation.kept import fingerprint
-from llava_lite.processor import Example
 from tests.conftest import assemble_lively
 
 SHORT = Sampling(max_new_tokens=10)

@@ -15,10 +15,11 @@ from llava_lite.checkpoint.parts import Parts, assemble, fit_newline
 from llava_lite.checkpoint.transformers_format import why_not_native
 from llava_lite.conversation.message import Conversation, Image, Message
 from llava_lite.data.collate import Batch, collate
+from llava_lite.example import Example
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, Processor
+from llava_lite.processor import Processor
 from tests.conftest import assemble_lively
 from tests.images import plain_llava
 from tests.test_house import ROOT, config_of

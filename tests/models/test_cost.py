@@ -13,11 +13,11 @@ from transformers import AttentionInterface
 
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.data.collate import collate
+from llava_lite.example import IGNORE, Example
 from llava_lite.flops import num_pairs
 from llava_lite.models import attention
 from llava_lite.models.clip import load_clip
 from llava_lite.models.llava import Llava
-from llava_lite.processor import IGNORE, Example
 from tests.families import LANGUAGES, TOWER_CONFIGS, write_language, write_tower
 
 TILE = 32

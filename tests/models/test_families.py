@@ -19,12 +19,13 @@ from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts, assemble
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import Batch, collate
+from llava_lite.example import Example
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.decoding import Decoder, Row
 from llava_lite.generation.streaming import Transcript
 from llava_lite.models.language_model import LANGUAGE_MODELS
 from llava_lite.models.llava import Llava
-from llava_lite.processor import Example, Processor
+from llava_lite.processor import Processor
 from tests.families import LANGUAGES, WINDOW, Language, write_language
 
 TILE = 32

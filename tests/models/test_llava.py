@@ -5,8 +5,9 @@ import torch
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import Batch, collate
+from llava_lite.example import IGNORE, Example
 from llava_lite.models.llava import Llava
-from llava_lite.processor import IGNORE, Example, Processor
+from llava_lite.processor import Processor
 
 TILE = 32
 

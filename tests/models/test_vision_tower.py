@@ -11,10 +11,11 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts
 from llava_lite.conversation.message import Conversation
+from llava_lite.example import Example
 from llava_lite.models.llava import Llava
 from llava_lite.models.pretrained import PartError
 from llava_lite.models.vision_tower import TOWERS, count_patches, load_vision_tower
-from llava_lite.processor import Example, Processor
+from llava_lite.processor import Processor
 from llava_lite.training.memory import transformer_layers
 from tests.conftest import assemble_lively
 from tests.families import TOWER_CONFIGS, write_tower

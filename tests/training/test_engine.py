@@ -8,8 +8,9 @@ import torch
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import collate
+from llava_lite.example import IGNORE
 from llava_lite.models.llava import Llava
-from llava_lite.processor import IGNORE, Processor
+from llava_lite.processor import Processor
 from llava_lite.training.config import OptimConfig, RunConfig
 from llava_lite.training.engine import PlainEngine
 from llava_lite.training.optimizer import make_optimizer, schedule

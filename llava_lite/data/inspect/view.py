@@ -17,9 +17,10 @@ from PIL import Image as PilImage
 from llava_lite.conversation.message import ConversationError, Image
 from llava_lite.data.mixture import Mixture
 from llava_lite.data.records import SampleError
+from llava_lite.example import IGNORE, Example
 from llava_lite.images.layout import NEWLINE, Layout
 from llava_lite.images.loading import FileSlice, ImageError, load_image
-from llava_lite.processor import IGNORE, Example, Piece, Processor, ProcessorError
+from llava_lite.processor import Piece, Processor, ProcessorError
 
 # Data comes from strangers: what would steer a terminal, turn the direction of writing or not be seen is spelled out.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
