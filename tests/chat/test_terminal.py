@@ -63,7 +63,8 @@ def test_a_dialogue_with_images_answers_as_the_assistant_does_and_is_saved(
         assert terminal.say("/reset") == "a new dialogue, with the same system text\n"
         terminal.type('"""\n/Hello.\nYou.\n')
         terminal.wait_for("You.\r\n")
-        assert terminal.say('"""') == f"{printable(alone)}\n"
+        # the terminal may have shown the lines before the chat has asked for them, and the chat shows them again then
+        assert terminal.say('"""').endswith(f"{printable(alone)}\n")
         terminal.type("\x04")
         assert terminal.leave() == 0
 
