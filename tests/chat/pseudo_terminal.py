@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -50,12 +51,11 @@ class PseudoTerminal:
 
     def interrupt(self, told: str) -> str:
         """Press Ctrl-C until a text is shown: Python's `input` overlooks it in the moment before it waits for a key."""
-        while True:
+        for _ in range(6):
             self.type("\x03")
-            try:
+            with contextlib.suppress(TimeoutError):
                 return self.wait_for(told, seconds=3)
-            except TimeoutError:
-                continue
+        raise TimeoutError(f"pressed Ctrl-C six times, and {told!r} was not shown")
 
     def wait_for(self, text: str, *, seconds: float = 60) -> str:
         """Return all that is shown up to and with a text, without colours; it counts as read."""
