@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -17,6 +18,13 @@ from collections.abc import Mapping
 from types import TracebackType
 
 ESCAPES = re.compile(r"\x1b\[\?2004l\r|\x1b\[[0-9;?]*[a-zA-Z]")  # the first: what readline ends a line with
+
+
+def _as_a_login_does() -> None:
+    """Make Ctrl-C reach this process: by its terminal, and where the tests run as `pytest &` in a script, for which
+    shells ignore the signal, by minding it again (POSIX, Shell Command Language, 2.12)."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class PseudoTerminal:
@@ -33,7 +41,7 @@ class PseudoTerminal:
             stderr=inner,
             env={**os.environ, "COLUMNS": "", "LINES": "", **environ},  # the size is the terminal's
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches it
+            preexec_fn=_as_a_login_does,
         )
         os.close(inner)
 
@@ -50,7 +58,11 @@ class PseudoTerminal:
         os.write(self._end, keys.encode())
 
     def interrupt(self, told: str) -> str:
-        """Press Ctrl-C until a text is shown: Python's `input` overlooks it in the moment before it waits for a key."""
+        """Press Ctrl-C until a text is shown: Python's `input` overlooks it in the moment before it waits for a key.
+
+        All that was typed must have been shown before. Ctrl-C makes a terminal forget keys that nobody has read yet,
+        and where `input` was just told of one, it waits for the next, whatever the signals (CPython 3.11, readline.c).
+        """
         for _ in range(6):
             self.type("\x03")
             with contextlib.suppress(TimeoutError):

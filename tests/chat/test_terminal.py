@@ -61,10 +61,10 @@ def test_a_dialogue_with_images_answers_as_the_assistant_does_and_is_saved(
         assert said(saved) == ["Compare them.", answers[0], "And this?", answers[1]]
         terminal.say("/system Be brief.")
         assert terminal.say("/reset") == "a new dialogue, with the same system text\n"
-        terminal.type('"""\n/Hello.\nYou.\n')
-        terminal.wait_for("You.\r\n")
-        # the terminal may have shown the lines before the chat has asked for them, and the chat shows them again then
-        assert terminal.say('"""').endswith(f"{printable(alone)}\n")
+        for line in ('"""', "/Hello.", "You."):
+            terminal.type(f"{line}\n")
+            terminal.wait_for("... ")
+        assert terminal.say('"""') == f"{printable(alone)}\n"
         terminal.type("\x04")
         assert terminal.leave() == 0
 
@@ -76,10 +76,11 @@ def test_an_answer_can_be_stopped_and_is_kept_as_far_as_it_came(
     with PseudoTerminal("chat", str(llava_dir), "--max-new-tokens", "1500", "--verbose", environ=environ) as terminal:
         terminal.wait_for(">>> ")
         terminal.type("Hello.\n")
-        beginning = next(assistant.stream(Conversation().ask("Hello."), Sampling(max_new_tokens=1500)))
+        answer = assistant.stream(Conversation().ask("Hello."), Sampling(max_new_tokens=1500))
+        beginning = next(answer) + next(answer)  # two tokens have a rate
         terminal.wait_for(f"Hello.\r\n{printable(beginning)}")
         terminal.type("\x03")
-        assert "first token after" in terminal.wait_for("stopped; what was said is kept")
+        assert "tokens/s" in terminal.wait_for("stopped; what was said is kept")
         terminal.wait_for(">>> ")
         terminal.say("/set max_new_tokens 3")
         terminal.say("And now?")
@@ -97,12 +98,12 @@ def test_an_answer_can_be_stopped_and_is_kept_as_far_as_it_came(
         assert terminal.leave() == 0
 
 
-@pytest.mark.xfail(reason="seen to hang now and then: a Ctrl-C that nobody notices; not understood yet", strict=False)
 def test_ctrl_c_at_the_prompt_drops_the_line_and_twice_leaves(llava_dir: Path, environ: dict[str, str]) -> None:
     with PseudoTerminal("chat", str(llava_dir), "--max-new-tokens", "3", environ=environ) as terminal:
         terminal.wait_for(">>> ")
         terminal.say("Hello.")
         terminal.type("half a li")
+        terminal.wait_for("half a li")
         terminal.interrupt("Ctrl-C again or Ctrl-D leaves")
         terminal.wait_for(">>> ")
         assert terminal.say("/undo") == "took back the last question and its answer\n"
