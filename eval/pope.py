@@ -16,23 +16,28 @@ Quirks:  all official. An answer is cut at its first period; it is "no" when one
          The prompt is the question file's text, which ends with LLaVA's short-answer instruction.
 """
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import llava_lite
 from llava_lite.conversation.message import Conversation
-from llava_lite.evaluation.benchmark import Answer, Benchmark, EvaluationError, Question, Scores, join, read_rows
-from llava_lite.evaluation.metrics import Confusion, accuracy, by_kind
-from llava_lite.evaluation.runner import main
+from llava_lite.evaluation.benchmark import Benchmark, Figures, Mark, Question, QuestionId, Sums
+from llava_lite.evaluation.command import main
+from llava_lite.evaluation.files import EvaluationError, read_rows
+from llava_lite.evaluation.metrics import Confusion, decision, mean
 from llava_lite.recipes import report_mistakes
 
 FIGURES = ("f1", "accuracy", "precision", "recall", "yes_ratio")
 
 
 class Pope(Benchmark):
-    name = "pope"
+    title = "pope"
     max_new_tokens = 128
+    faults = (
+        "what is neither a yes nor a no is official a yes; strict: wrong, and yes, no and not count in any spelling"
+    )
     source = (
         "LLaVA's eval.zip (github.com/haotian-liu/LLaVA, docs/Evaluation.md), github.com/AoiDragon/POPE, COCO val2014"
     )
@@ -54,16 +59,14 @@ class Pope(Benchmark):
             questions.append(Question(id, Conversation().ask(row["text"], [images / name]), (label,), category))
         return questions
 
-    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Scores:
-        pairs = join(questions, answers)
-        decisions = {question.id: (means_yes(text), question.correct == ("yes",)) for question, text in pairs}
-        kinds = {
-            category: Confusion.count(decisions[question.id] for question, _ in group).figures()
-            for category, group in by_kind(pairs).items()
-        }
-        overall = {figure: accuracy([kind[figure] for kind in kinds.values()]) for figure in FIGURES}
-        credit = {id: float(said == correct) for id, (said, correct) in decisions.items()}
-        return Scores(overall, kinds, credit, total=len(questions))
+    def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
+        return {question.id: judge(text, question.correct == ("yes",), strict) for question, text in pairs}
+
+    def figures(self, sums: Sums) -> Figures:
+        return Confusion.of(sums).figures()
+
+    def overall(self, kinds: Mapping[str, Figures], sums: Sums) -> Figures:
+        return {figure: mean([figures[figure] for figures in kinds.values()]) for figure in FIGURES}
 
     def _labels(self, folder: Path, category: str) -> dict[tuple[str, str], str]:
         """Read (image, question) -> "yes" or "no" of one category."""
@@ -77,10 +80,25 @@ class Pope(Benchmark):
         return labels
 
 
+def judge(text: str, yes_is_correct: bool, strict: bool) -> Mark:
+    """Mark an answer. What is neither yes nor no counts as the wrong one of them."""
+    said_yes = says_yes(text) if strict else means_yes(text)
+    if said_yes is None:
+        return Mark(0.0, None, decision(not yes_is_correct, yes_is_correct))
+    return Mark(float(said_yes == yes_is_correct), "yes" if said_yes else "no", decision(said_yes, yes_is_correct))
+
+
 def means_yes(text: str) -> bool:
     """Decide what an answer means, as the official script does."""
     words = text.split(".")[0].replace(",", "").split(" ")
     return not {"No", "no", "not"}.intersection(words)
+
+
+def says_yes(text: str) -> bool | None:
+    """Decide what an answer says by its words alone; None where it says both or neither."""
+    words = set(re.findall(r"\w+", text.lower()))
+    yes, no = "yes" in words, bool(words & {"no", "not"})
+    return None if yes == no else yes
 
 
 def asked(text: str) -> str:

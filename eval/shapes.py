@@ -9,14 +9,14 @@ Quirks:  an answer is right when it equals the correct one but for case, white s
          sentences: listing all that could be true is worth little.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import llava_lite
 from llava_lite.conversation.message import Conversation
-from llava_lite.evaluation.benchmark import Answer, Benchmark, EvaluationError, Question, Scores, join, read_rows
-from llava_lite.evaluation.metrics import accuracy_scores
-from llava_lite.evaluation.runner import main
+from llava_lite.evaluation.benchmark import Benchmark, Mark, Question, QuestionId
+from llava_lite.evaluation.command import main
+from llava_lite.evaluation.files import EvaluationError, read_rows
 from llava_lite.recipes import report_mistakes
 
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -25,7 +25,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 class Shapes(Benchmark):
-    name = "shapes"
+    title = "shapes"
     max_new_tokens = 128
     source = "the demo world: `llava-lite demo` writes runs/demo/world"
 
@@ -42,10 +42,8 @@ class Shapes(Benchmark):
             questions.append(Question(row["question_id"], conversation, correct, row["kind"]))
         return questions
 
-    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Scores:
-        pairs = join(questions, answers)
-        credit = {question.id: earned(question, text) for question, text in pairs}
-        return accuracy_scores(pairs, credit, total=len(questions))
+    def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
+        return {question.id: Mark(earned(question, text), plain(text)) for question, text in pairs}
 
 
 def earned(question: Question, text: str) -> float:

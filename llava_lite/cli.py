@@ -3,13 +3,14 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 QUANTIZE = "Hold the language model in 4bit or 8bit, in a quarter or half of the memory.  [default: as the checkpoint]"
 MODEL = "A checkpoint folder, a hub id, or the address of a server: http://HOST:PORT[/v1][#NAME]."
+Scoring = Literal["official", "strict"]
 
 
 class Door(TyperGroup):
@@ -90,31 +91,32 @@ def train(
 
 @app.command()
 def eval(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Benchmarks, see `llava-lite list`.")],
-    model: Annotated[str, typer.Option(help=MODEL)],
+    names: Annotated[list[str], typer.Argument(metavar="NAME[-VARIANT]...", help="See `llava-lite list`.")],
     data: Annotated[Path, typer.Option(help="The benchmark's files.")],
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    answers: Annotated[Path | None, typer.Option(help="In place of --model: answers made elsewhere.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/eval/MODEL/NAME]")] = None,
     mode: Annotated[str, typer.Option(help="One or several of normal, blind, shuffled, with commas.")] = "normal",
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first questions.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
+    scoring: Annotated[Scoring, typer.Option(help="strict: as it should be beside as it is done.")] = "official",
 ) -> None:
     """Ask a model the questions of benchmarks and score them."""
-    from llava_lite.recipes import find
-
-    paths = [find("eval", name) for name in names]  # before torch takes its seconds
     import llava_lite
-    from llava_lite.evaluation.runner import evaluate_files
+    from llava_lite.evaluation.command import Request, evaluate, find_benchmark
+    from llava_lite.evaluation.modes import read_modes
 
-    evaluate_files(
-        paths,
-        model=model,
+    request = Request(
         data=data,
+        model=model,
+        answers=answers,
         out=out,
-        modes=mode.split(","),
+        modes=read_modes([mode]),
         limit=limit,
         batch_size=batch_size,
-        load=llava_lite.open_model,
+        strict=scoring == "strict",
     )
+    evaluate([find_benchmark(name) for name in names], request, llava_lite.open_model)
 
 
 @app.command(no_args_is_help=True)

@@ -30,6 +30,7 @@ from llava_lite.data.records import SampleError
 from llava_lite.data.sample import Sample
 from llava_lite.data.steps import InstructionSteps, plan_steps
 from llava_lite.evaluation import runner
+from llava_lite.evaluation.command import find_benchmark
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.together import Together
@@ -37,7 +38,6 @@ from llava_lite.images.loading import ImageError
 from llava_lite.models.liger import use_liger
 from llava_lite.models.llava import Llava
 from llava_lite.processor import Processor, ProcessorError
-from llava_lite.recipes import find
 from llava_lite.training.compiled import compile_layers
 from llava_lite.training.config import LogConfig, RunConfig
 from llava_lite.training.engine import Engine, make_engine
@@ -159,7 +159,7 @@ class Evaluation:
     def __init__(self, config: StageConfig, processor: Processor, asked: Processor) -> None:
         self.config = config
         self.asked = asked
-        self.benchmarks = [runner.load_benchmark(find("eval", name)) for name in config.evaluate.benchmarks]
+        self.benchmarks = [find_benchmark(name) for name in config.evaluate.benchmarks]
         for benchmark, data in zip(self.benchmarks, config.evaluate.benchmarks.values(), strict=True):
             runner.read_questions(benchmark, data)
         self.steps = hold_out(config, processor) if config.evaluate.held_out else None

@@ -52,7 +52,7 @@ ROWS = {
         "training data evaluation generation checkpoint models processor conversation images distributed config recipes"
     ),
     "generation": row("models checkpoint processor example conversation images distributed"),
-    "evaluation": row(ABOVE_A_MODEL, never="torch"),
+    "evaluation": row(f"{ABOVE_A_MODEL} recipes", never="torch"),  # finds eval files by name
     "synthesis": row(f"{ABOVE_A_MODEL} data.sample", never="torch datasets"),
     "agent": row(ABOVE_A_MODEL, never="torch datasets"),
     # fetches images where its operator allows it

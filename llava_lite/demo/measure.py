@@ -13,15 +13,15 @@ from typing import cast
 
 import torch
 
-from llava_lite import recipes
 from llava_lite.conversation.families import find_template
 from llava_lite.conversation.message import Conversation
 from llava_lite.data.collate import collate
 from llava_lite.data.mixture import Source, SourceConfig
 from llava_lite.evaluation.answers import answers_path, read_answers
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Question, Scores
+from llava_lite.evaluation.command import find_benchmark
 from llava_lite.evaluation.modes import Mode
-from llava_lite.evaluation.runner import load_benchmark, read_questions, run
+from llava_lite.evaluation.runner import read_questions, run
 from llava_lite.generation.assistant import Assistant, load
 from llava_lite.images.loading import load_image
 
@@ -62,7 +62,7 @@ def measure(out: Path, *, fingerprint: str) -> Measured:
         results.mkdir(parents=True)
         stamp.write_text(fingerprint, encoding="utf-8")
     data = out / "world"
-    shapes, pope = (load_benchmark(recipes.find("eval", name)) for name in ("shapes", "pope"))
+    shapes, pope = (find_benchmark(name) for name in ("shapes", "pope"))
     aligned, finetuned = load(out / "align"), load(out / "finetune")
 
     def score(benchmark: Benchmark, model: Assistant, folder: str, mode: Mode = "normal") -> Scores:

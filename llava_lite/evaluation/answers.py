@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
-from llava_lite.evaluation.benchmark import Answer, EvaluationError, Question, read_rows
+from llava_lite.evaluation.benchmark import Answer, Question, join
+from llava_lite.evaluation.files import EvaluationError, read_rows, write_whole
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
 
@@ -41,12 +42,8 @@ class AnswersFile:
 
     def append(self, answered: Iterable[tuple[Question, str]]) -> None:
         """Write answers down at once, so that not even a kill loses them."""
-        lines = []
-        for question, text in answered:
-            prompt = question.conversation.messages[-1].text
-            row = {"question_id": question.id, "prompt": prompt, "text": text, "model_id": self._model_id}
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.write("".join(lines).encode("utf-8", errors="backslashreplace"))  # a lone surrogate as JSON escape
+        lines = "".join(_line(question, text, self._model_id) for question, text in answered)
+        self._file.write(lines.encode("utf-8", errors="backslashreplace"))  # a lone surrogate as JSON escape
         self._file.flush()
 
     def _cut_torn_line(self) -> None:
@@ -74,6 +71,16 @@ def read_answers(path: Path) -> list[Answer]:
     return [Answer(row["question_id"], row["text"]) for row in rows]
 
 
+def write_foreign(out: Path, origin: Origin, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+    """Write answers made elsewhere as if they were asked for here. Raises as `check_origins` and `join` do."""
+    check_origins(out, origin)
+    out.mkdir(parents=True, exist_ok=True)
+    path = answers_path(out, origin.mode)
+    lines = "".join(_line(question, text, origin.model) for question, text in join(questions, answers))
+    write_whole(path, lines)
+    write_whole(origin_path(path), json.dumps(asdict(origin), indent=1))
+
+
 def check_origins(out: Path, origin: Origin) -> None:
     """Raise EvaluationError where `out` holds answers, of any mode, that are not of this origin but for the mode."""
     for mode in MODES:
@@ -90,11 +97,10 @@ def check_origins(out: Path, origin: Origin) -> None:
             raise EvaluationError(f"{path} holds answers of another {', '.join(differences)}; {remedy}")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(text.encode("utf-8", errors="replace"))
-    temporary.replace(path)
+def _line(question: Question, text: str, model: str) -> str:
+    prompt = question.conversation.messages[-1].text
+    row = {"question_id": question.id, "prompt": prompt, "text": text, "model_id": model}
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _lock(file: int, path: Path) -> None:

@@ -1,27 +1,29 @@
-"""What a benchmark is: questions read from its files, and the figures its scorer gives for the answers.
+"""What a benchmark is: questions read from its files, and what its scorer makes of the answers.
 
 A scorer never sees a model and never trusts the order of a file: answers are joined to questions by id, and what is
-unanswered makes the scores incomplete instead of disappearing.
+unanswered makes the scores incomplete instead of disappearing. It marks each answer; every figure is made of sums over
+marks, so that categories, confidence intervals and comparisons are the same arithmetic over other answers.
 """
 
 from __future__ import annotations
 
-import json
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import fsum
 from pathlib import Path
 from typing import Any, ClassVar
 
 from llava_lite.conversation.message import Conversation
+from llava_lite.evaluation.files import EvaluationError, read_answer_texts
+from llava_lite.evaluation.metrics import ratio
 
 QuestionId = int | str
 Figures = Mapping[str, float]
 """Named figures, the first of which stands for all of them; whole numbers are counts."""
-
-
-class EvaluationError(ValueError):
-    """An evaluation that cannot be trusted or cannot start: a missing file, a broken row, answers of another run."""
+Sums = Mapping[str, float]
+"""Over some answers: `n`, how many; `credit`; and each count that their marks name."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,23 @@ class Question:
     """One question as it is asked, and what the scorer needs to know.
 
     id:      as in the benchmark's file, unique among its questions
-    correct: the correct answer; several where people's answers differ, or where several facts are asked for
-    kind:    the category under which it is reported
+    correct: the correct answer; several where people's answers differ, or where several facts are asked for; none
+             where the files hold none, as of a test split
+    kind:    the category under which it is reported; "" where there are none
+    groups:  further names under which it is reported, where a benchmark cuts its questions in several ways
+    cluster: what shares its luck, such as an image that many questions are about; by default its first image
+    options: the texts of A, B, C, ..., where it offers them
+    row:     what else the scorer and the submission need of its row in the benchmark's file; plain JSON
     """
 
     id: QuestionId
     conversation: Conversation
     correct: tuple[str, ...]
     kind: str = ""
+    groups: tuple[str, ...] = ()
+    cluster: str = ""
+    options: tuple[str, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,46 +59,122 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What the scorer makes of one answer.
+
+    credit: from 0 (wrong) to 1 (right)
+    parsed: what the answer was taken for; None where the scorer could make nothing of it
+    counts: what it adds to the sums that figures are made of, besides its credit. What questions earn together, as the
+            two about one image of MME do, is counted with one of them
+    """
+
+    credit: float
+    parsed: str | None
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Scores:
     """What the answers are worth.
 
-    figures: over all questions
-    kinds:   the figures of each kind, `n` (how many answers) among them
-    credit:  what each answered question earned, from 0 (wrong) to 1 (right)
-    total:   how many questions there are, answered or not
+    figures: over all questions; none where no answer was marked
+    kinds:   the figures of each kind, `n` (how many answers) among them; groups: likewise
+    marks:   of each answer to a question whose correct answer is known, in the order of the questions
+    n:       how many questions are answered; total: how many there are
     """
 
     figures: Figures
     kinds: Mapping[str, Figures]
-    credit: Mapping[QuestionId, float]
+    groups: Mapping[str, Figures]
+    marks: Mapping[QuestionId, Mark]
+    n: int
     total: int
-
-    @property
-    def n(self) -> int:
-        return len(self.credit)
 
     @property
     def complete(self) -> bool:
         return self.n == self.total
 
+    @property
+    def unparsed(self) -> list[QuestionId]:
+        """The answers of which the scorer could make nothing."""
+        return [id for id, mark in self.marks.items() if mark.parsed is None]
+
 
 class Benchmark(ABC):
     """One benchmark: the only subclass in its file under `eval/`.
 
-    source: where its files come from, for the message about a missing one
+    title:    its name in its file's language, `pope`; `name` has the variant, too: `mmbench-cn`
+    variants: other splits, languages or prompts with figures of their own, in a few words; the first is the default
+    source:   where its files come from, for the message about a missing one
+    faults:   what is known to be wrong with the official scoring, and what `strict` does instead; "" where nothing is
     """
 
-    name: ClassVar[str]
+    title: ClassVar[str]
+    variants: ClassVar[Mapping[str, str]] = {}
     max_new_tokens: ClassVar[int]
     source: ClassVar[str]
+    faults: ClassVar[str] = ""
+
+    def __init__(self, variant: str = "") -> None:
+        """Raises EvaluationError for a variant that there is not."""
+        if variant and variant not in self.variants:
+            near = difflib.get_close_matches(variant, self.variants, n=1, cutoff=0.0)
+            hint = f"did you mean {near[0]!r}? There are {', '.join(self.variants)}" if near else "it has none"
+            raise EvaluationError(f"{self.title}: no variant {variant!r}; {hint}")
+        self.variant = variant or next(iter(self.variants), "")
+
+    @property
+    def name(self) -> str:
+        """What its results are called: the title, and the variant where it is not the first."""
+        return self.title if self.variant == next(iter(self.variants), "") else f"{self.title}-{self.variant}"
 
     @abstractmethod
     def questions(self, data: Path) -> list[Question]:
         """Read the questions from the folder `data`. Images are only referred to: scoring does not need them."""
 
     @abstractmethod
-    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Scores:
-        """Score the answers; `join` pairs them with their questions."""
+    def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
+        """Mark every answer: as the official scorer does, or, where that is known to be wrong, as it should be."""
+
+    def figures(self, sums: Sums) -> Figures:
+        """Make the figures of some answers from the sums of their marks; by default their average credit."""
+        return {"accuracy": ratio(sums["credit"], sums["n"])}
+
+    def overall(self, kinds: Mapping[str, Figures], sums: Sums) -> Figures:
+        """Make the figures of all answers: of their sums or, as POPE and MME do, of the kinds' figures."""
+        return self.figures(sums)
+
+    def submit(self, questions: Sequence[Question], answers: Sequence[Answer], folder: Path) -> list[Path]:
+        """Write what the benchmark's test server takes into `folder`; by default there is none, and nothing."""
+        return []
+
+    def read_answers(self, path: Path, questions: Sequence[Question]) -> list[Answer]:
+        """Read answers made elsewhere; by default as `read_answer_texts` says. Ids are those of `questions`.
+
+        Numbers and their digits are one id, for formats differ in that.
+        """
+        written = {str(question.id): question.id for question in questions}
+        return [Answer(written.get(str(id), id), text) for id, text in read_answer_texts(path)]
+
+    def score(self, questions: Sequence[Question], answers: Sequence[Answer], *, strict: bool = False) -> Scores:
+        """Score the answers. Raises as `join` does."""
+        pairs = join(questions, answers)
+        known = [(question, text) for question, text in pairs if question.correct]
+        marks = self.mark(known, strict=strict)
+        asked = [question for question, _ in known]
+        kinds = self.named((question.kind, marks[question.id]) for question in asked)
+        groups = self.named((group, marks[question.id]) for question in asked for group in question.groups)
+        figures = self.overall(kinds, add_up(marks.values())) if marks else {}
+        kinds.pop("", None)
+        ordered = {question.id: marks[question.id] for question in asked}
+        return Scores(figures, kinds, groups, ordered, len(pairs), len(questions))
+
+    def named(self, marks: Iterable[tuple[str, Mark]]) -> dict[str, Figures]:
+        """Make the figures of each name, names in the order they come."""
+        sorted_marks: dict[str, list[Mark]] = {}
+        for name, mark in marks:
+            sorted_marks.setdefault(name, []).append(mark)
+        return {name: {**self.figures(add_up(own)), "n": len(own)} for name, own in sorted_marks.items()}
 
     def locate(self, data: Path, *places: str) -> Path:
         """Find the first of `places` in the folder `data`. Raises EvaluationError that says where to get the file."""
@@ -96,6 +183,15 @@ class Benchmark(ABC):
                 return data / place
         expected = " or ".join(str(data / place) for place in places)
         raise EvaluationError(f"{self.name}: {expected} is missing; get it from {self.source}")
+
+
+def add_up(marks: Iterable[Mark]) -> dict[str, float]:
+    """Sum marks: `n`, `credit` and each count. All marks of a benchmark name the same counts."""
+    columns: dict[str, list[float]] = {"n": [], "credit": []}
+    for mark in marks:
+        for name, value in (("n", 1), ("credit", mark.credit), *mark.counts.items()):
+            columns.setdefault(name, []).append(value)
+    return {name: fsum(values) for name, values in columns.items()}
 
 
 def join(questions: Sequence[Question], answers: Sequence[Answer]) -> list[tuple[Question, str]]:
@@ -113,24 +209,3 @@ def join(questions: Sequence[Question], answers: Sequence[Answer]) -> list[tuple
         some = ", ".join(sorted(map(repr, unknown))[:3])
         raise EvaluationError(f"{len(unknown)} answers to questions that are not asked (ids {some}); check both files")
     return [(question, said[question.id]) for question in questions if question.id in said]
-
-
-def read_rows(path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list[dict[str, Any]]:
-    """Read a JSON Lines file whose rows have at least `fields`, of these types.
-
-    Raises EvaluationError that names file and line for what is not UTF-8, not a JSON object, or lacks a field.
-    """
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # not splitlines: U+2028 stands in texts
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # a UnicodeDecodeError is one, too
-            raise EvaluationError(f"{path}, line {number}: not JSON ({error}); repair or download it anew") from None
-        for field, kind in fields.items():
-            if not isinstance(row, dict) or not isinstance(row.get(field), kind):
-                names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-                raise EvaluationError(f"{path}, line {number}: needs {field!r} ({names}); is this the right file?")
-        rows.append(row)
-    return rows

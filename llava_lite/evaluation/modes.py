@@ -14,8 +14,9 @@ from random import Random
 from typing import Literal, get_args
 
 from llava_lite.conversation.message import Conversation, Image, Message
-from llava_lite.evaluation.benchmark import EvaluationError, Question
-from llava_lite.images.loading import load_image
+from llava_lite.evaluation.benchmark import Question
+from llava_lite.evaluation.files import EvaluationError
+from llava_lite.images.loading import FileSlice, load_image
 
 Mode = Literal["normal", "blind", "shuffled"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -42,11 +43,14 @@ def in_mode(questions: Sequence[Question], mode: Mode) -> list[Question]:
 
 
 def image_key(image: Image) -> str:
-    """Name a picture: its path, or a hash of its pixels where it has none."""
+    """Name a picture: its path, its place in a file, or a hash of it where it has none."""
     source = image.source
+    if isinstance(source, FileSlice):  # `read_parquet` makes equal ones the same
+        return f"{source.path}:{source.offset}"
     if isinstance(source, Path) or (isinstance(source, str) and not source.startswith("data:")):
         return str(source)
-    return hashlib.sha256(load_image(source).tobytes()).hexdigest()
+    written = source.encode() if isinstance(source, str) else source
+    return hashlib.sha256(written if isinstance(written, bytes) else load_image(source).tobytes()).hexdigest()
 
 
 def _another_for_each(questions: Sequence[Question]) -> dict[str, Image]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from llava_lite.conversation.message import Image
-from llava_lite.evaluation.benchmark import Benchmark, Question
+from llava_lite.evaluation.benchmark import Answer, Benchmark, Question
 from llava_lite.evaluation.modes import Mode, image_key
 from llava_lite.generation.chat_model import ChatModel, Sampling
+from llava_lite.images.loading import FileSlice
 
 WEIGHTS = (".safetensors", ".bin", ".gguf")
 SETTINGS = (
@@ -53,6 +54,21 @@ class Origin:
             decoding=json.loads(json.dumps(asdict(Sampling(max_new_tokens=benchmark.max_new_tokens)))),  # as on disk
         )
 
+    @classmethod
+    def of_answers(
+        cls, benchmark: Benchmark, questions: Sequence[Question], name: str, answers: Sequence[Answer]
+    ) -> Origin:
+        """Say where answers made elsewhere come from: a file of this name, of which only the answers are known."""
+        return cls(
+            benchmark=benchmark.name,
+            mode="normal",
+            model=name,
+            model_sha256=None,
+            prompts_sha256=_hash([q.id, q.conversation.system, _turns(q)] for q in questions),
+            data_sha256=_hash_data(questions),
+            decoding={"answers_sha256": _hash([answer.question_id, answer.text] for answer in answers)},
+        )
+
     def differences(self, other: Origin) -> list[str]:
         """Name what differs; two names of one folder are one model."""
         mine, theirs = asdict(self), asdict(other)
@@ -79,13 +95,16 @@ def hash_model(name: str) -> str | None:
 
 def _hash_samples(path: Path, count: int | None) -> str:
     """Hash a file's size and about `count` evenly spread samples of it, or all of it."""
-    size = path.stat().st_size
-    step = max(SAMPLE_SIZE, size // count) if count else SAMPLE_SIZE
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for start in range(0, size, step):
-            file.seek(start)
-            digest.update(file.read(SAMPLE_SIZE))
+    return _hash_slice(FileSlice(path, 0, path.stat().st_size), count)
+
+
+def _hash_slice(piece: FileSlice, count: int | None) -> str:
+    step = max(SAMPLE_SIZE, piece.size // count) if count else SAMPLE_SIZE
+    digest = hashlib.sha256(str(piece.size).encode())
+    with piece.path.open("rb") as file:
+        for start in range(0, piece.size, step):
+            file.seek(piece.offset + start)
+            digest.update(file.read(min(SAMPLE_SIZE, piece.size - start)))
     return digest.hexdigest()
 
 
@@ -97,13 +116,20 @@ def _turns(question: Question) -> list[list[str | None]]:
 
 def _hash_data(questions: Sequence[Question]) -> str:
     """Hash correct answers and images; of large images samples, for a run has enough to read."""
-    keys = {image_key(image) for question in questions for image in question.conversation.images}
-    contents = {key: _hash_samples(Path(key), 4) if Path(key).is_file() else None for key in keys}
+    images = {image_key(image): image.source for question in questions for image in question.conversation.images}
+    contents = {key: _content(key, source) for key, source in images.items()}
     rows = []
     for question in questions:
-        images = [[Path(key).name, contents[key]] for key in map(image_key, question.conversation.images)]
-        rows.append([question.id, question.kind, question.correct, images])
+        shown = [contents[image_key(image)] for image in question.conversation.images]
+        rows.append([question.id, question.kind, question.correct, shown, dict(question.row)])
     return _hash(rows)
+
+
+def _content(key: str, source: object) -> list[str | None]:
+    """Name a picture by what is in it, wherever it lies; one that is not there by its file's name."""
+    if isinstance(source, FileSlice):
+        return [None, _hash_slice(source, 4)]
+    return [Path(key).name, _hash_samples(Path(key), 4) if Path(key).is_file() else None]
 
 
 def _hash(rows: Iterable[list[Any]]) -> str:

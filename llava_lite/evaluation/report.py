@@ -23,6 +23,9 @@ def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mod
         + f" · {', '.join(f'{name} {value}' for name, value in origin.decoding.items())}"
     ]
     mode, *others = summary.scores
+    if not summary.figure:
+        told = "The correct answers are not in these files: nothing is scored here."
+        return page(f"{origin.benchmark} · {origin.model}", [render_table(summary.table())], intro=[*intro, told])
     chosen = sample(questions, summary.scores[mode])
     texts = {mode: {answer.question_id: answer.text for answer in given} for mode, given in answers.items()}
     cards = [card(question, summary.scores[mode], texts, mode) for question in chosen]
@@ -41,7 +44,9 @@ def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mod
 
 def bars(summary: Summary) -> Bars:
     """Compare the headline figure of all questions and of each kind, mode by mode."""
-    groups: dict[str, dict[str, float]] = {"all": {m: headline(s.figures) for m, s in summary.scores.items()}}
+    groups: dict[str, dict[str, float]] = {
+        "all": {m: headline(s.figures) for m, s in summary.scores.items() if s.figures}
+    }
     for mode, scores in summary.scores.items():
         for kind, figures in scores.kinds.items():
             groups.setdefault(kind, {})[mode] = headline(figures)
@@ -51,10 +56,10 @@ def bars(summary: Summary) -> Bars:
 def sample(questions: Sequence[Question], scores: Scores) -> list[Question]:
     """Choose CARDS_A_KIND answered questions of each kind: half wrong and half right ones while there are both."""
     chosen = []
-    for kind in scores.kinds:
-        group = [q for q in questions if q.kind == kind and q.id in scores.credit]
-        wrong = [q for q in group if scores.credit[q.id] < 1]
-        right = [q for q in group if scores.credit[q.id] >= 1]
+    for kind in dict.fromkeys(question.kind for question in questions):
+        group = [q for q in questions if q.kind == kind and q.id in scores.marks]
+        wrong = [q for q in group if scores.marks[q.id].credit < 1]
+        right = [q for q in group if scores.marks[q.id].credit >= 1]
         num_wrong = min(len(wrong), max(CARDS_A_KIND // 2, CARDS_A_KIND - len(right)))
         chosen += _spread(wrong, num_wrong) + _spread(right, CARDS_A_KIND - num_wrong)
     return chosen
@@ -66,7 +71,7 @@ def card(question: Question, scores: Scores, texts: Mapping[Mode, Mapping[Questi
     for other, given in texts.items():
         if other != mode and question.id in given:
             lines.append((OTHER_MODES[other], given[question.id]))
-    credit = scores.credit[question.id]
+    credit = scores.marks[question.id].credit
     images = question.conversation.images
     return Card(
         image=images[0].source if images else None,

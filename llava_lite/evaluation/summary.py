@@ -11,6 +11,8 @@ from typing import Any
 
 from llava_lite.evaluation.answers import answers_path, read_answers
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Question, Scores
+from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.intervals import Interval, intervals
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table, number
@@ -30,11 +32,18 @@ class Gain:
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of every mode answered so far, in the order of MODES; `gain` needs both normal and blind."""
+    """Scores of every mode answered so far, in the order of MODES; `gain` needs both normal and blind.
+
+    strict:    scored as it should be, where that was asked for; `faults` says what differs
+    intervals: of 95%, of each mode's figures over all questions
+    """
 
     origin: Origin
     scores: dict[Mode, Scores]
     gain: Gain | None
+    intervals: dict[Mode, dict[str, Interval]]
+    strict: dict[Mode, Scores]
+    faults: str
 
     @property
     def complete(self) -> bool:
@@ -62,19 +71,20 @@ class Summary:
                 "n": scores.n,
                 "total": scores.total,
                 "figures": dict(scores.figures),
+                "ci95": {figure: list(interval) for figure, interval in self.intervals[mode].items()},
+                "unparsed": scores.unparsed,
                 "kinds": {kind: dict(figures) for kind, figures in scores.kinds.items()},
+                "groups": {group: dict(figures) for group, figures in scores.groups.items()},
             }
+            if mode in self.strict:
+                modes[mode]["strict"] = dict(self.strict[mode].figures)
         gain = asdict(self.gain) if self.gain else None
         return {**origin, "complete": self.complete, "modes": modes, "visual_gain": gain, "versions": _versions()}
 
     def table(self) -> Table:
         """One mode: all its figures. Several: the headline figure of each, and the visual gain."""
         if len(self.scores) == 1:
-            (scores,) = self.scores.values()
-            names = _ratios(scores.figures)
-            rows = [[kind, *_cells(figures, names)] for kind, figures in scores.kinds.items()]
-            rows.append(["all", str(scores.n), *_cells(scores.figures, names)[1:]])
-            return Table(self.title, ["", "n", *names], rows)
+            return self._figures_of(next(iter(self.scores)))
         columns = ["", "n", *self.scores, *(["visual gain"] if self.gain else [])]
         kinds = dict.fromkeys(kind for scores in self.scores.values() for kind in scores.kinds)
         rows = [self._row(kind) for kind in kinds]
@@ -82,8 +92,20 @@ class Summary:
 
     @property
     def figure(self) -> str:
-        """The name of the headline figure."""
-        return next(iter(next(iter(self.scores.values())).figures))
+        """The name of the headline figure; "" where nothing could be scored."""
+        return next(iter(next(iter(self.scores.values())).figures), "")
+
+    def _figures_of(self, mode: Mode) -> Table:
+        scores = self.scores[mode]
+        names = _ratios(scores.figures)
+        rows = [[kind, *_cells(figures, names)] for kind, figures in scores.kinds.items()]
+        if mode in self.strict:
+            strict = self.strict[mode]
+            rows.append(["all, strict", str(strict.n), *_cells(strict.figures, names)[1:]])
+        cells = _cells(scores.figures, names)[1:]
+        if names and names[0] in self.intervals[mode]:
+            cells[0] += " [{}, {}]".format(*map(number, self.intervals[mode][names[0]]))
+        return Table(self.title, ["", "n", *names], [*rows, ["all", str(scores.n), *cells]])
 
     def _row(self, kind: str | None) -> list[str]:
         """The headline of one kind, or of all, in each mode."""
@@ -99,14 +121,31 @@ class Summary:
         return [label, "/".join(str(count) for count in dict.fromkeys(counts)), *cells]
 
 
-def summarise(benchmark: Benchmark, questions: Sequence[Question], out: Path, origin: Origin) -> Summary:
-    """Score every file of answers in `out`, and compare seeing with guessing."""
+def summarise(
+    benchmark: Benchmark, questions: Sequence[Question], out: Path, origin: Origin, *, strict: bool = False
+) -> Summary:
+    """Score every file of answers in `out`, and compare seeing with guessing.
+
+    Raises EvaluationError where `strict` scoring is asked of a benchmark whose official scoring has no known fault.
+    """
+    if strict and not benchmark.faults:
+        raise EvaluationError(
+            f"{benchmark.name}: no fault is known of its official scoring; leave out --scoring strict"
+        )
     answers = {mode: read_answers(path) for mode in MODES if (path := answers_path(out, mode)).exists()}
-    scores = {mode: benchmark.score(questions, given) for mode, given in answers.items() if given}
+    answers = {mode: given for mode, given in answers.items() if given}
+    scores = {mode: benchmark.score(questions, given) for mode, given in answers.items()}
     gain = None
     if "normal" in answers and "blind" in answers:
         gain = _gain(benchmark, questions, answers["normal"], answers["blind"])
-    return Summary(origin, scores, gain)
+    return Summary(
+        origin=origin,
+        scores=scores,
+        gain=gain,
+        intervals={mode: intervals(benchmark, questions, own.marks) for mode, own in scores.items()},
+        strict={mode: benchmark.score(questions, answers[mode], strict=True) for mode in answers if strict},
+        faults=benchmark.faults if strict else "",
+    )
 
 
 def headline(figures: Figures) -> float:
@@ -118,11 +157,11 @@ def _gain(
     benchmark: Benchmark, questions: Sequence[Question], normal: Sequence[Answer], blind: Sequence[Answer]
 ) -> Gain | None:
     both = {answer.question_id for answer in normal} & {answer.question_id for answer in blind}
-    if not both:
-        return None
     asked = [question for question in questions if question.id in both]
     seeing = benchmark.score(asked, [answer for answer in normal if answer.question_id in both])
     guessing = benchmark.score(asked, [answer for answer in blind if answer.question_id in both])
+    if not seeing.figures:
+        return None
     return Gain(
         figure=next(iter(seeing.figures)),
         overall=headline(seeing.figures) - headline(guessing.figures),

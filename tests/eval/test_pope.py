@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from llava_lite.evaluation.answers import read_answers
-from llava_lite.evaluation.benchmark import Answer, Benchmark, EvaluationError
-from llava_lite.evaluation.runner import load_benchmark, read_questions
+from llava_lite.evaluation.benchmark import Answer, Benchmark
+from llava_lite.evaluation.command import load_benchmark
+from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.runner import read_questions
 
 CHECKOUT = Path(__file__).parents[2]
 REFERENCE = CHECKOUT.parent / "shared" / "reference_scores"
@@ -90,7 +92,7 @@ def test_figures_over_all_are_means_of_the_categories(pope: Benchmark, tmp_path:
     scores = pope.score(questions, [Answer(q.id, text) for q, text in zip(questions, said, strict=True)])
     assert [scores.kinds[kind]["f1"] for kind in scores.kinds] == [pytest.approx(2 / 3), 1.0, 0.0]
     assert scores.figures["f1"] == pytest.approx(5 / 9)
-    assert list(scores.credit.values()) == [1, 0, 1, 1, 0, 1]
+    assert [mark.credit for mark in scores.marks.values()] == [1, 0, 1, 1, 0, 1]
 
 
 def test_labels_are_found_whatever_their_order_and_numbers(pope: Benchmark, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from llava_lite.demo.scene import describe, draw_scene, facts
 from llava_lite.demo.world import score_description
-from llava_lite.evaluation.benchmark import Answer, Benchmark, EvaluationError
-from llava_lite.evaluation.runner import load_benchmark
+from llava_lite.evaluation.benchmark import Answer, Benchmark
+from llava_lite.evaluation.command import load_benchmark
+from llava_lite.evaluation.files import EvaluationError
 
 CHECKOUT = Path(__file__).parents[2]
 EVAL_FILE = CHECKOUT / "eval" / "shapes.py"
@@ -36,7 +37,7 @@ def write_shapes(folder: Path, rows: list[dict]) -> Path:
 
 def earn(shapes: Benchmark, folder: Path, question: int, text: str) -> float:
     scores = shapes.score(shapes.questions(write_shapes(folder, ROWS)), [Answer(question, text)])
-    return scores.credit[question]
+    return scores.marks[question].credit
 
 
 @pytest.mark.parametrize("text", ["red", "Red", " RED. ", "red.\n", "red ."])
@@ -75,7 +76,7 @@ def test_descriptions_are_scored_as_the_demo_world_says(shapes: Benchmark, tmp_p
     answers = [Answer(i, text) for i, text in enumerate(said)]
     scores = shapes.score(shapes.questions(write_shapes(tmp_path, rows)), answers)
     expected = [score_description(text, facts(scene)) for text, scene in zip(said, scenes, strict=True)]
-    assert list(scores.credit.values()) == expected
+    assert [mark.credit for mark in scores.marks.values()] == expected
     assert len(set(expected)) > 4
 
 

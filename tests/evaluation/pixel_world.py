@@ -6,15 +6,15 @@ Run as a script it evaluates that model, slowly enough to be killed: `python pix
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from llava_lite.conversation.message import Conversation
-from llava_lite.evaluation.benchmark import Answer, Benchmark, Question, Scores, join, read_rows
-from llava_lite.evaluation.metrics import accuracy_scores
+from llava_lite.evaluation.benchmark import Benchmark, Mark, Question, QuestionId
+from llava_lite.evaluation.files import read_rows
 from llava_lite.evaluation.runner import run
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.images.loading import load_image
@@ -40,7 +40,7 @@ def write_world(folder: Path, *, num_rounds: int = 5) -> Path:
 
 
 class Pixels(Benchmark):
-    name = "pixels"
+    title = "pixels"
     max_new_tokens = 8
     source = "the shop around the corner"
 
@@ -56,10 +56,8 @@ class Pixels(Benchmark):
             for row in rows
         ]
 
-    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Scores:
-        pairs = join(questions, answers)
-        credit = {question.id: float(text == question.correct[0]) for question, text in pairs}
-        return accuracy_scores(pairs, credit, total=len(questions))
+    def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
+        return {question.id: Mark(float(text == question.correct[0]), text) for question, text in pairs}
 
 
 @dataclass

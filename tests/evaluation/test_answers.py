@@ -14,7 +14,8 @@ from PIL import Image
 from pixel_world import COLORS, PIXEL_WORLD, PixelModel, Pixels, read_lines, read_scores
 
 from llava_lite.evaluation.answers import AnswersFile, read_answers
-from llava_lite.evaluation.benchmark import Answer, EvaluationError, join
+from llava_lite.evaluation.benchmark import Answer, join
+from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.origin import Origin, hash_model
 from llava_lite.evaluation.runner import run
 

@@ -8,7 +8,8 @@ from PIL import Image
 from pixel_world import COLORS, PixelModel, Pixels
 
 from llava_lite.conversation.message import Conversation
-from llava_lite.evaluation.benchmark import EvaluationError, Question
+from llava_lite.evaluation.benchmark import Question
+from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.modes import in_mode, read_modes
 from llava_lite.evaluation.runner import run
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pixel_world import PIXEL_WORLD, PixelModel, Pixels, read_lines, read_scores
 
-from llava_lite.evaluation.benchmark import EvaluationError
-from llava_lite.evaluation.runner import evaluate_files, load_benchmark, main, run
+from llava_lite.evaluation.command import Request, evaluate, load_benchmark, main
+from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.runner import run
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.opening import open_model
 from tests.generation.endpoint import Endpoint, whole
@@ -48,8 +49,10 @@ def test_several_benchmarks_load_one_model_and_get_a_folder_each(data: Path, tmp
         loads.append(name)
         return PixelModel(name)
 
-    results = evaluate_files(
-        [PIXEL_WORLD, other], model="m", data=data, out=tmp_path / "out", modes=["normal,blind"], load=load
+    results = evaluate(
+        [load_benchmark(PIXEL_WORLD), load_benchmark(other)],
+        Request(model="m", data=data, out=tmp_path / "out", modes=["normal", "blind"]),
+        load,
     )
     assert loads == ["m"]
     assert list(results) == ["pixels", "other"]
@@ -59,7 +62,7 @@ def test_several_benchmarks_load_one_model_and_get_a_folder_each(data: Path, tmp
 
 def test_a_missing_file_speaks_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError) as caught:
-        evaluate_files([PIXEL_WORLD], model="m", data=tmp_path, out=tmp_path / "out", load=lambda name: 1 / 0)
+        evaluate([Pixels()], Request(model="m", data=tmp_path, out=tmp_path / "out"), lambda name: 1 / 0)
     assert str(tmp_path / "pixels.jsonl") in str(caught.value)
     assert "the shop around the corner" in str(caught.value)
 
@@ -121,16 +124,16 @@ def test_a_model_behind_an_endpoint_is_known_by_its_name_and_address(
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.chdir(tmp_path)
     with Endpoint(lambda handler: handler.send_json(whole("red")), models=("org/tiny", "b")) as endpoint:
-        asked = {"model": f"{endpoint.url}#org/tiny", "data": data, "out": None, "load": open_model}
-        written = evaluate_files([PIXEL_WORLD], **asked)["pixels"]
+        asked = {"model": f"{endpoint.url}#org/tiny", "data": data, "out": None}
+        written = evaluate([Pixels()], Request(**asked), open_model)["pixels"]
         assert written["model"] == f"org/tiny at {endpoint.url}" and written["model_sha256"] is None
         assert (written["complete"], written["modes"]["normal"]["figures"]["accuracy"]) == (True, 0.25)
         assert len(endpoint.requests) == 20
-        assert evaluate_files([PIXEL_WORLD], **asked)["pixels"] == written and len(endpoint.requests) == 20
+        assert evaluate([Pixels()], Request(**asked), open_model)["pixels"] == written and len(endpoint.requests) == 20
         host = endpoint.url.removeprefix("http://").removesuffix("/v1").replace(":", "-")
     (out,) = tmp_path.glob("runs/eval/*/pixels")
     assert out.parent.name == f"http-{host}-v1-org-tiny"
     assert not [path for path in out.iterdir() if b"secret" in path.read_bytes()]
     with Endpoint(models=("b",)) as other:
         with pytest.raises(EvaluationError, match="answers of another model"):
-            evaluate_files([PIXEL_WORLD], **{**asked, "model": other.url, "out": out})
+            evaluate([Pixels()], Request(**{**asked, "model": other.url, "out": out}), open_model)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from pixel_world import PIXEL_WORLD, PixelModel, Pixels, read_scores
+from pixel_world import PixelModel, Pixels, read_scores
 
-from llava_lite.evaluation.runner import evaluate_files, run
+from llava_lite.evaluation.command import Request, evaluate
+from llava_lite.evaluation.runner import run
 
 
 def test_visual_gain_is_normal_minus_blind_and_all_modes_stand_together(data: Path, tmp_path: Path) -> None:
@@ -33,21 +34,21 @@ def test_the_table_shows_kinds_that_only_a_later_mode_has(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(Pixels(), PixelModel(name="m"), data=data, out=tmp_path / "out", mode="blind")
-    evaluate_files([PIXEL_WORLD], model="m", data=data, out=tmp_path / "out", limit=1, load=PixelModel)
+    evaluate([Pixels()], Request(model="m", data=data, out=tmp_path / "out", limit=1), PixelModel)
     assert "long" in capsys.readouterr().out
 
 
 def test_a_limited_run_is_marked_partial_until_it_is_finished(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"model": "m", "data": data, "out": tmp_path / "out", "load": lambda name: PixelModel()}
-    results = evaluate_files([PIXEL_WORLD], **options, limit=3)
+    options = {"model": "m", "data": data, "out": tmp_path / "out"}
+    results = evaluate([Pixels()], Request(**options, limit=3), lambda name: PixelModel())
     assert "PARTIAL: normal 3 of 20 questions" in " ".join(capsys.readouterr().out.split())
     assert results["pixels"] == read_scores(tmp_path / "out")
     assert results["pixels"]["complete"] is False
     assert (results["pixels"]["modes"]["normal"]["n"], results["pixels"]["modes"]["normal"]["total"]) == (3, 20)
     assert "Not a result. PARTIAL: normal 3 of 20 questions answered." in (tmp_path / "out" / "report.html").read_text()
-    assert evaluate_files([PIXEL_WORLD], **options)["pixels"]["complete"] is True
+    assert evaluate([Pixels()], Request(**options), lambda name: PixelModel())["pixels"]["complete"] is True
     assert "PARTIAL" not in capsys.readouterr().out
     assert "PARTIAL" not in (tmp_path / "out" / "report.html").read_text()
 
@@ -55,5 +56,5 @@ def test_a_limited_run_is_marked_partial_until_it_is_finished(
 def test_kinds_may_look_like_markup(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = data / "pixels.jsonl"
     path.write_text(path.read_text().replace('"kind": "short"', '"kind": "[/red]"'))
-    evaluate_files([PIXEL_WORLD], model="m", data=data, out=tmp_path / "out", load=PixelModel)
+    evaluate([Pixels()], Request(model="m", data=data, out=tmp_path / "out"), PixelModel)
     assert "[/red]" in capsys.readouterr().out

@@ -1,0 +1,151 @@
+"""The command `llava-lite eval`, and each eval file as a command of its own: the same options, read in two ways.
+
+Several benchmarks get OUT/NAME/ each; without OUT it is runs/eval/MODEL/NAME/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from llava_lite.evaluation.answers import write_foreign
+from llava_lite.evaluation.benchmark import Benchmark, Question
+from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.modes import MODES, Mode, read_modes
+from llava_lite.evaluation.origin import Origin
+from llava_lite.evaluation.page import Table
+from llava_lite.evaluation.runner import ask, publish, read_questions
+from llava_lite.generation.chat_model import ChatModel
+from llava_lite.recipes import find
+
+Load = Callable[[str], ChatModel]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated: a model, or answers made elsewhere.
+
+    model:   a checkpoint folder, a hub id or http://HOST:PORT[#NAME]
+    answers: a file or folder of answers, to be scored without a model
+    strict:  score as official, and strictly beside it
+    """
+
+    data: Path
+    model: str | None = None
+    answers: Path | None = None
+    out: Path | None = None
+    modes: Sequence[Mode] = ("normal",)
+    limit: int | None = None
+    batch_size: int = 16
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises EvaluationError for what does not go together."""
+        if (self.model is None) == (self.answers is None):
+            raise EvaluationError("give either --model, which is asked, or --answers, which are scored")
+        if self.answers is not None and (list(self.modes) != ["normal"] or self.limit is not None):
+            raise EvaluationError("--mode and --limit are for asking a model; --answers are scored as they are")
+
+
+def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> dict[str, dict[str, Any]]:
+    """Run benchmarks with one model load; print a table each, return the scores.json of each by its name."""
+    asked = [
+        read_questions(benchmark, request.data) for benchmark in benchmarks
+    ]  # a missing file speaks before the load
+    model = load(request.model) if request.model is not None else None
+    results = {}
+    for benchmark, questions in zip(benchmarks, asked, strict=True):
+        out = _folder(request, benchmark, alone=len(benchmarks) == 1)
+        if model is None:
+            origin = _answered_elsewhere(benchmark, questions, request, out)
+        else:
+            origin = Origin.of(benchmark, questions, model)
+            for mode in request.modes:
+                here = replace(origin, mode=mode)
+                ask(benchmark, questions, model, here, out=out, limit=request.limit, batch_size=request.batch_size)
+        summary = publish(benchmark, questions, origin, out, strict=request.strict)
+        results[benchmark.name] = summary.as_dict()
+        _print(summary.table(), out)
+    return results
+
+
+def main(benchmark: type[Benchmark], load: Load) -> None:
+    """Be the command line of one eval file."""
+    parser = argparse.ArgumentParser(
+        description=inspect.getdoc(inspect.getmodule(benchmark)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", help="checkpoint folder, hub id or http://HOST:PORT[#NAME]")
+    parser.add_argument("--answers", type=Path, help="in its place: answers made elsewhere, to be scored")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the benchmark's files")
+    parser.add_argument("--out", type=Path, help="folder for the results; default runs/eval/<model>/<benchmark>")
+    if benchmark.variants:
+        told = "; ".join(f"{name}: {words}" for name, words in benchmark.variants.items())
+        parser.add_argument("--variant", default="", help=f"{told}; default the first")
+    parser.add_argument("--mode", default="normal", help=f"one or more of {','.join(MODES)}")
+    parser.add_argument("--limit", type=int, help="ask only the first so many questions: a partial result")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--scoring", choices=["official", "strict"], default="official", help="strict: both, compared")
+    asked = vars(parser.parse_args())
+    variant = asked.pop("variant", "")
+    modes, strict = read_modes([asked.pop("mode")]), asked.pop("scoring") == "strict"
+    evaluate([benchmark(variant)], Request(**asked, modes=modes, strict=strict), load)
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """Make the benchmark `pope`, or a variant as `mmbench-cn`. Raises RecipeError and EvaluationError."""
+    title, _, variant = name.partition("-")
+    return load_benchmark(find("eval", title), variant)
+
+
+def load_benchmark(path: Path, variant: str = "") -> Benchmark:
+    """Import an eval file and make its one Benchmark."""
+    spec = importlib.util.spec_from_file_location(f"eval_file_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise EvaluationError(f"{path}: not a Python file; give an eval file such as eval/pope.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass in there looks its module up
+    spec.loader.exec_module(module)
+    own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == spec.name]
+    found = [c for c in own if issubclass(c, Benchmark)]
+    if len(found) != 1:
+        raise EvaluationError(f"{path}: has {len(found)} Benchmark subclasses; an eval file has one")
+    return found[0](variant)
+
+
+def _answered_elsewhere(benchmark: Benchmark, questions: Sequence[Question], request: Request, out: Path) -> Origin:
+    """Put answers made elsewhere in their place, and say where they come from."""
+    assert request.answers is not None
+    answers = benchmark.read_answers(request.answers, questions)
+    origin = Origin.of_answers(benchmark, questions, request.answers.name, answers)
+    write_foreign(out, origin, questions, answers)
+    return origin
+
+
+def _folder(request: Request, benchmark: Benchmark, *, alone: bool) -> Path:
+    if request.out is None:
+        words = [word for word in re.split(r"[/\\:#]+", str(request.model or request.answers)) if word.strip(".")]
+        return Path("runs/eval") / "-".join(words) / benchmark.name
+    return request.out if alone else request.out / benchmark.name
+
+
+def _print(table: Table, folder: Path) -> None:
+    console = Console()
+    shown = RichTable(title=Text(table.title), title_justify="left")
+    for index, column in enumerate(table.columns):
+        shown.add_column(Text(column), justify="right" if index else "left")
+    for row in table.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console.print(shown)
+    console.print(Text(f"{folder / 'report.html'}"))

@@ -1,0 +1,92 @@
+"""What benchmarks and answers are read from and written to: JSON Lines, JSON, and pictures inside tables.
+
+Whatever a file lacks is an EvaluationError that names the file, the line and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ID_FIELDS = ("question_id", "questionId", "id", "index", "pid", "image_id")
+TEXT_FIELDS = ("text", "prediction", "answer", "pred", "response", "caption")
+
+Fields = Mapping[str, type | tuple[type, ...]]
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot be trusted or cannot start: a missing file, a broken row, answers of another run."""
+
+
+def read_rows(path: Path, fields: Fields) -> list[dict[str, Any]]:
+    """Read a JSON Lines file whose rows have at least `fields`, of these types.
+
+    Raises EvaluationError that names file and line for what is not UTF-8, not a JSON object, or lacks a field.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # not splitlines: U+2028 stands in texts
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:  # a UnicodeDecodeError is one, too
+            raise EvaluationError(f"{path}, line {number}: not JSON ({error}); repair or download it anew") from None
+        rows.append(check_row(row, fields, f"{path}, line {number}"))
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises EvaluationError that names it where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise EvaluationError(f"{path}: not JSON ({error}); repair or download it anew") from None
+
+
+def check_row(row: Any, fields: Fields, where: str) -> dict[str, Any]:
+    """Return the row. Raises EvaluationError where it is no object or lacks one of `fields`, of these types."""
+    for field, kind in fields.items():
+        if not isinstance(row, dict) or not isinstance(row.get(field), kind):
+            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            raise EvaluationError(f"{where}: needs {field!r} ({names}); is this the right file?")
+    return row
+
+
+def read_answer_texts(path: Path) -> list[tuple[int | str, str]]:
+    """Read the answers in a file as (question id, text), wherever they were made.
+
+    JSON Lines or a JSON list of objects, with the first of ID_FIELDS and of TEXT_FIELDS that an object has; or one JSON
+    object {"id": "text"}. Raises EvaluationError for anything else.
+    """
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file of answers")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:  # so it is JSON Lines, or broken, which `read_rows` tells with the line
+        content = read_rows(path, {})
+    if isinstance(content, dict) and not any(name in content for name in ID_FIELDS):
+        rows: list[Any] = [{"id": id, "text": text} for id, text in content.items()]
+    else:
+        rows = content if isinstance(content, list) else [content]
+    return [_answer(row, f"{path}, answer {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _answer(row: Any, where: str) -> tuple[int | str, str]:
+    if not isinstance(row, dict):
+        raise EvaluationError(f"{where}: not an object with an id and a text; is this the right file?")
+    found = []
+    for fields, kind in ((ID_FIELDS, (int, str)), (TEXT_FIELDS, (str,))):
+        name = next((name for name in fields if name in row), None)
+        if name is None or not isinstance(row[name], kind):
+            raise EvaluationError(f"{where}: needs one of {', '.join(fields)}; is this the right file?")
+        found.append(row[name])
+    return found[0], found[1]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+    temporary.replace(path)
