@@ -45,7 +45,8 @@ def test_a_killed_run_resumes_and_asks_nothing_twice(data: Path, tmp_path: Path)
     assert len(answers) == len({answer.question_id for answer in answers}) == 20
     assert read_scores(out)["modes"]["normal"] == {
         "complete": True, "n": 20, "total": 20, "figures": {"accuracy": 1.0},
-        "kinds": {kind: {"accuracy": 1.0, "n": 10} for kind in ("short", "long")},
+        "ci95": {"accuracy": [1.0, 1.0]}, "unparsed": [],
+        "kinds": {kind: {"accuracy": 1.0, "n": 10} for kind in ("short", "long")}, "groups": {},
     }  # fmt: skip
 
 
