@@ -119,6 +119,19 @@ def eval(
     evaluate([find_benchmark(name) for name in names], request, llava_lite.open_model)
 
 
+@app.command("compare-scores")
+def compare_scores(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Results: what --out of `eval` was.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Others on the same data.")],
+) -> None:
+    """Tell whether two results differ by more than chance."""
+    from llava_lite.evaluation.command import find_benchmark, print_table
+    from llava_lite.evaluation.comparison import compare
+
+    for comparison in compare(first, second, find_benchmark):
+        print_table(comparison.table())
+
+
 @app.command(no_args_is_help=True)
 def inspect(
     words: Annotated[

@@ -61,6 +61,10 @@ def answers_path(out: Path, mode: Mode) -> Path:
     return out / ("answers.jsonl" if mode == "normal" else f"answers.{mode}.jsonl")
 
 
+def marks_path(out: Path, mode: Mode) -> Path:
+    return out / ("marks.jsonl" if mode == "normal" else f"marks.{mode}.jsonl")
+
+
 def origin_path(answers: Path) -> Path:
     return answers.with_suffix(".origin.json")
 

@@ -76,7 +76,8 @@ def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> d
                 ask(benchmark, questions, model, here, out=out, limit=request.limit, batch_size=request.batch_size)
         summary = publish(benchmark, questions, origin, out, strict=request.strict)
         results[benchmark.name] = summary.as_dict()
-        _print(summary.table(), out)
+        print_table(summary.table())
+        Console().print(Text(f"{out / 'report.html'}"))
     return results
 
 
@@ -140,12 +141,11 @@ def _folder(request: Request, benchmark: Benchmark, *, alone: bool) -> Path:
     return request.out if alone else request.out / benchmark.name
 
 
-def _print(table: Table, folder: Path) -> None:
-    console = Console()
+def print_table(table: Table) -> None:
+    """Show a table in the terminal."""
     shown = RichTable(title=Text(table.title), title_justify="left")
     for index, column in enumerate(table.columns):
         shown.add_column(Text(column), justify="right" if index else "left")
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
-    console.print(Text(f"{folder / 'report.html'}"))
+    Console().print(shown)

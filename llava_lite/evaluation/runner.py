@@ -2,6 +2,7 @@
 
 OUT/answers.jsonl            normal mode; answers.blind.jsonl and answers.shuffled.jsonl the others
 OUT/answers.origin.json      what they are answers to
+OUT/marks.jsonl              what the scorer makes of each answer in normal mode
 OUT/scores.json, report.html every mode answered so far
 OUT/submission/              what the benchmark's test server takes, where there is one and all is answered
 """
@@ -16,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llava_lite.evaluation.answers import AnswersFile, answers_path, read_answers
+from llava_lite.evaluation.answers import AnswersFile, answers_path, marks_path, read_answers
 from llava_lite.evaluation.benchmark import Benchmark, Question, Scores
+from llava_lite.evaluation.comparison import marks_as_lines
 from llava_lite.evaluation.files import EvaluationError, write_whole
 from llava_lite.evaluation.modes import Mode, in_mode
 from llava_lite.evaluation.origin import Origin
@@ -101,6 +103,8 @@ def publish(
     """
     summary = summarise(benchmark, questions, out, origin, strict=strict)
     answers = {mode: read_answers(answers_path(out, mode)) for mode in summary.scores}
+    for mode, own in summary.marks.items():
+        write_whole(marks_path(out, mode), marks_as_lines(own))
     write_whole(out / "scores.json", json.dumps(summary.as_dict(), indent=1) + "\n")
     write_whole(out / "report.html", report(summary, questions, answers))
     if "normal" in answers and summary.scores["normal"].complete:

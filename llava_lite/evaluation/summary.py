@@ -12,7 +12,7 @@ from typing import Any
 from llava_lite.evaluation.answers import answers_path, read_answers
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Question, Scores
 from llava_lite.evaluation.files import EvaluationError
-from llava_lite.evaluation.intervals import Interval, intervals
+from llava_lite.evaluation.intervals import Interval, Marked, difference_intervals, intervals, marked
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table, number
@@ -22,18 +22,20 @@ PACKAGES = ("llava-lite", "transformers", "tokenizers", "torch", "pillow")
 
 @dataclass(frozen=True)
 class Gain:
-    """Normal minus blind in the headline figure, over the questions that both have answered."""
+    """Normal minus blind in the headline figure, over the questions that both answered; ci95: of `overall`."""
 
     figure: str
     overall: float
     kinds: dict[str, float]
     n: int
+    ci95: Interval | None
 
 
 @dataclass(frozen=True)
 class Summary:
     """Scores of every mode answered so far, in the order of MODES; `gain` needs both normal and blind.
 
+    marks:     of each mode's answers
     strict:    scored as it should be, where that was asked for; `faults` says what differs
     intervals: of 95%, of each mode's figures over all questions
     """
@@ -41,6 +43,7 @@ class Summary:
     origin: Origin
     scores: dict[Mode, Scores]
     gain: Gain | None
+    marks: dict[Mode, list[Marked]]
     intervals: dict[Mode, dict[str, Interval]]
     strict: dict[Mode, Scores]
     faults: str
@@ -135,6 +138,7 @@ def summarise(
     answers = {mode: read_answers(path) for mode in MODES if (path := answers_path(out, mode)).exists()}
     answers = {mode: given for mode, given in answers.items() if given}
     scores = {mode: benchmark.score(questions, given) for mode, given in answers.items()}
+    marks = {mode: marked(questions, own.marks) for mode, own in scores.items()}
     gain = None
     if "normal" in answers and "blind" in answers:
         gain = _gain(benchmark, questions, answers["normal"], answers["blind"])
@@ -142,7 +146,8 @@ def summarise(
         origin=origin,
         scores=scores,
         gain=gain,
-        intervals={mode: intervals(benchmark, questions, own.marks) for mode, own in scores.items()},
+        marks=marks,
+        intervals={mode: intervals(benchmark, own) for mode, own in marks.items()},
         strict={mode: benchmark.score(questions, answers[mode], strict=True) for mode in answers if strict},
         faults=benchmark.faults if strict else "",
     )
@@ -162,11 +167,14 @@ def _gain(
     guessing = benchmark.score(asked, [answer for answer in blind if answer.question_id in both])
     if not seeing.figures:
         return None
+    figure = next(iter(seeing.figures))
+    both_marked = [marked(asked, scores.marks) for scores in (guessing, seeing)]
     return Gain(
-        figure=next(iter(seeing.figures)),
+        figure=figure,
         overall=headline(seeing.figures) - headline(guessing.figures),
         kinds={kind: headline(seeing.kinds[kind]) - headline(guessing.kinds[kind]) for kind in seeing.kinds},
         n=len(asked),
+        ci95=difference_intervals(benchmark, *both_marked).get(figure),
     )
 
 

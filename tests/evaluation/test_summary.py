@@ -15,7 +15,7 @@ def test_visual_gain_is_normal_minus_blind_and_all_modes_stand_together(data: Pa
     written = read_scores(tmp_path)
     assert list(written["modes"]) == ["normal", "blind", "shuffled"]
     assert written["visual_gain"] == {
-        "figure": "accuracy", "overall": 0.75, "kinds": {"short": 0.5, "long": 1.0}, "n": 20
+        "figure": "accuracy", "overall": 0.75, "kinds": {"short": 0.5, "long": 1.0}, "n": 20, "ci95": [0.25, 1.0]
     }  # fmt: skip
 
 
