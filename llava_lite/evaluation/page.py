@@ -41,7 +41,7 @@ th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); tex
 th:first-child, td:first-child { text-align: left; }
 th { color: var(--quiet); font-weight: 500; font-size: .9rem; white-space: normal; }
 @media (max-width: 30rem) { th, td { padding-right: .55rem; font-size: .9rem; } }
-tbody tr:last-child td { font-weight: 600; border-bottom: 0; }
+.total tbody tr:last-child td { font-weight: 600; border-bottom: 0; }
 svg { display: block; width: 100%; max-width: 29rem; height: auto; }
 svg text { fill: var(--ink); font: 11px system-ui, sans-serif; } svg .label { fill: var(--quiet); }
 .s0 { fill: var(--s0); background: var(--s0); } .s1 { fill: var(--s1); background: var(--s1); }
@@ -66,11 +66,12 @@ svg text { fill: var(--ink); font: 11px system-ui, sans-serif; } svg .label { fi
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; the first column names the row, the last row sums up."""
+    """Rows of text; the first column names the row, and the last row sums up, or is one of them."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    sums_up: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,9 @@ def render_table(table: Table) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    total = ' class="total"' if table.sums_up else ""
     return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table{total}>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from llava_lite.evaluation.benchmark import Answer, Question, QuestionId, Scores
+from llava_lite.evaluation.mistakes import most_frequent, telling
 from llava_lite.evaluation.modes import Mode
 from llava_lite.evaluation.page import Bars, Card, page, render_bars, render_cards, render_table
 from llava_lite.evaluation.summary import Summary, headline
 
 CARDS_A_KIND = 4
+MAX_CARDS = 80
+MAX_BARS = 40
 OTHER_MODES: dict[Mode, str] = {"blind": "no image", "shuffled": "other image"}
 
 
@@ -26,18 +29,19 @@ def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mod
     if not summary.figure:
         told = "The correct answers are not in these files: nothing is scored here."
         return page(f"{origin.benchmark} · {origin.model}", [render_table(summary.table())], intro=[*intro, told])
-    chosen = sample(questions, summary.scores[mode])
+    scores = summary.scores[mode]
     texts = {mode: {answer.question_id: answer.text for answer in given} for mode, given in answers.items()}
-    cards = [card(question, summary.scores[mode], texts, mode) for question in chosen]
-    parts = [
-        render_table(replace(summary.table(), title=f"{summary.figure} in each mode" if others else "Figures")),
-        render_bars(bars(summary)),
-        render_cards(
-            "Questions and answers",
-            cards,
-            note=f"Up to {CARDS_A_KIND} of each kind, half of them wrong where some are: not a fair sample.",
-        ),
-    ]
+    parts = [render_table(replace(summary.table(), title=f"{summary.figure} in each mode" if others else "Figures"))]
+    parts += [render_table(table) for table in (summary.groups(mode), most_frequent(questions, scores)) if table]
+    parts.append(render_bars(bars(summary)))
+    if mistakes := telling(questions, scores, summary.scores.get("blind") if mode == "normal" else None):
+        cards = [replace(card(m.question, scores, texts, mode), verdict=("wrong", m.why)) for m in mistakes]
+        note = "Wrong answers: first those that were right without the image, then the unreadable, then the frequent."
+        parts.append(render_cards("Telling mistakes", cards, note=note))
+    cards = [card(question, scores, texts, mode) for question in sample(questions, scores)]
+    note = f"Up to {CARDS_A_KIND} of each kind, half of them wrong where some are: not a fair sample."
+    parts.append(render_cards("Questions and answers", cards, note=note))
+    intro += [f"Strict scoring: {summary.faults}"] if summary.faults else []
     warning = f"Not a result. {summary.partial} answered." if summary.partial else ""
     return page(f"{origin.benchmark} · {origin.model}", parts, intro=intro, warning=warning)
 
@@ -48,15 +52,18 @@ def bars(summary: Summary) -> Bars:
         "all": {m: headline(s.figures) for m, s in summary.scores.items() if s.figures}
     }
     for mode, scores in summary.scores.items():
-        for kind, figures in scores.kinds.items():
+        for kind, figures in list(scores.kinds.items())[:MAX_BARS]:
             groups.setdefault(kind, {})[mode] = headline(figures)
     return Bars(f"{summary.figure} by kind", groups)
 
 
 def sample(questions: Sequence[Question], scores: Scores) -> list[Question]:
-    """Choose CARDS_A_KIND answered questions of each kind: half wrong and half right ones while there are both."""
+    """Choose CARDS_A_KIND answered questions of each kind: half wrong and half right ones while there are both.
+
+    Of many kinds, the first MAX_CARDS / CARDS_A_KIND: a page is no database, `marks.jsonl` is.
+    """
     chosen = []
-    for kind in dict.fromkeys(question.kind for question in questions):
+    for kind in list(dict.fromkeys(question.kind for question in questions))[: MAX_CARDS // CARDS_A_KIND]:
         group = [q for q in questions if q.kind == kind and q.id in scores.marks]
         wrong = [q for q in group if scores.marks[q.id].credit < 1]
         right = [q for q in group if scores.marks[q.id].credit >= 1]

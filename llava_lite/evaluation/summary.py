@@ -93,6 +93,13 @@ class Summary:
         rows = [self._row(kind) for kind in kinds]
         return Table(f"{self.title} · {self.figure}", columns, [*rows, self._row(None)])
 
+    def groups(self, mode: Mode) -> Table | None:
+        """The further cuts of one mode; None where there are none."""
+        scores = self.scores[mode]
+        names = _ratios(scores.figures)
+        rows = [[group, *_cells(figures, names)] for group, figures in scores.groups.items()]
+        return Table("Groups", ["", "n", *names], rows, sums_up=False) if rows else None
+
     @property
     def figure(self) -> str:
         """The name of the headline figure; "" where nothing could be scored."""
@@ -106,20 +113,21 @@ class Summary:
             strict = self.strict[mode]
             rows.append(["all, strict", str(strict.n), *_cells(strict.figures, names)[1:]])
         cells = _cells(scores.figures, names)[1:]
-        if names and names[0] in self.intervals[mode]:
-            cells[0] += " [{}, {}]".format(*map(number, self.intervals[mode][names[0]]))
+        cells[:1] = [_with_interval(cell, self.intervals[mode].get(self.figure)) for cell in cells[:1]]
         return Table(self.title, ["", "n", *names], [*rows, ["all", str(scores.n), *cells]])
 
     def _row(self, kind: str | None) -> list[str]:
         """The headline of one kind, or of all, in each mode."""
         cells, counts = [], []
-        for scores in self.scores.values():
+        for mode, scores in self.scores.items():
             figures = scores.figures if kind is None else scores.kinds.get(kind, {})
-            cells.append(number(headline(figures)) if figures else "")
+            interval = self.intervals[mode].get(self.figure) if kind is None else None
+            cells.append(_with_interval(number(headline(figures)), interval) if figures else "")
             counts.append(scores.n if kind is None else int(figures.get("n", 0)))
         if self.gain:
             gain = self.gain.overall if kind is None else self.gain.kinds.get(kind)
-            cells.append("" if gain is None else f"{gain:+.3f}")
+            interval = self.gain.ci95 if kind is None else None
+            cells.append("" if gain is None else _with_interval(f"{gain:+.3f}", interval))
         label = "all" if kind is None else kind
         return [label, "/".join(str(count) for count in dict.fromkeys(counts)), *cells]
 
@@ -186,6 +194,10 @@ def _ratios(figures: Figures) -> list[str]:
 def _cells(figures: Figures, names: Sequence[str]) -> list[str]:
     shown = [number(figures[name]) if name in figures else "" for name in names]
     return [str(int(figures.get("n", 0))), *shown]
+
+
+def _with_interval(cell: str, interval: Interval | None) -> str:
+    return cell if interval is None else f"{cell} [{number(interval[0])}, {number(interval[1])}]"
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 from pixel_world import PixelModel, Pixels, write_world
 
+from llava_lite.conversation.message import Conversation
+from llava_lite.evaluation.benchmark import Mark, Question, Scores
+from llava_lite.evaluation.mistakes import most_frequent, telling
 from llava_lite.evaluation.page import Bars, Card, Table, page, render_bars, render_cards, render_table
 from llava_lite.evaluation.report import CARDS_A_KIND
 from llava_lite.evaluation.runner import run
@@ -86,7 +89,7 @@ def test_figures_of_all_modes_stand_in_table_and_chart(report: str) -> None:
         ["", "n", "normal", "blind", "visual gain"],
         ["short", "10", "0.900", "0.500", "+0.400"],
         ["long", "10", "0.900", "0.000", "+0.900"],
-        ["all", "20", "0.900", "0.250", "+0.650"],
+        ["all", "20", "0.900 [0.800, 1.000]", "0.250 [0.000, 0.750]", "+0.650 [0.200, 0.950]"],
     ]
     assert re.findall(r"<rect.*?</text>", report.replace("\n", ""))[0].endswith(">0.900</text>")
     assert len(re.findall("<rect", report)) == 6
@@ -128,3 +131,20 @@ def test_bars_grow_with_their_values_up_to_the_largest() -> None:
 
 def strip_data(text: str) -> str:
     return re.sub(r"data:image/\w+;base64,[A-Za-z0-9+/=]+", "data", text)
+
+
+def test_mistakes_that_tell_something_come_first(tmp_path: Path) -> None:
+    def ask(number: int, correct: str) -> Question:
+        return Question(number, Conversation().ask("?"), (correct,))
+
+    questions = [ask(0, "dog"), ask(1, "cat"), ask(2, "cat"), ask(3, "cow"), ask(4, "hen"), ask(5, "ox")]
+    said = ["cat", "dog", "dog", None, "owl", "ox"]
+    marks = {q.id: Mark(float(q.correct[0] == text), text) for q, text in zip(questions, said, strict=True)}
+    scores = Scores({"accuracy": 1 / 6}, {}, {}, marks, 6, 6)
+    blind = Scores({"accuracy": 1 / 6}, {}, {}, {0: Mark(1.0, "dog"), 5: Mark(1.0, "ox")}, 2, 6)
+    assert [(m.question.id, m.why) for m in telling(questions, scores, blind)] == [
+        (0, "right blind"), (3, "could not be read"), (1, "2 times"),
+    ]  # fmt: skip
+    table = most_frequent(questions, scores)
+    assert table is not None and table.rows == [["cat", "dog", "2"]]
+    assert most_frequent(questions[:2], scores) is None
