@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-_MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!@])")
+_MARKUP = re.compile(r"([\\`*\[\]<>|~&$#!@]|(?<![^\W_])_|_(?![^\W_]))")  # within a word, _ is none
 _PATH = re.compile(r"[^\s'\"(),;]*[/\\]([^\s/\\'\"(),;]*)")
 
 

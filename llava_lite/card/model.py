@@ -31,7 +31,7 @@ inputs = processor.apply_chat_template(
     [{{"role": "user", "content": question}}],
     add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
 )
-answer = model.generate(**inputs, max_new_tokens=200, tokenizer=processor.tokenizer)
+answer = model.generate(**inputs, max_new_tokens=512, tokenizer=processor.tokenizer)
 print(processor.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
 

@@ -30,8 +30,8 @@ _TOKENS = ("text", "image", "learnt")
 _EXAMPLES = 3
 _LOST = {
     "bad record": "could not be used",
-    "too long": "longer than the stage's longest sample",
-    "cut at the end": "longer than that, learnt from up to there",
+    "too long": "left out, being longer than the longest sample",
+    "cut at the end": "longer than the longest sample, and learnt from as far as that",
     "opening answer": "answers no question, so it was not learnt from",
 }
 

@@ -23,7 +23,7 @@ from llava_lite.card.stages import CardError, Start, not_at_hand, read_stages
 from llava_lite.card.training import training_section
 from llava_lite.checkpoint.folder import load_processor
 from llava_lite.checkpoint.transformers_format import differences
-from llava_lite.evaluation.answers import write_whole
+from llava_lite.evaluation.files import write_whole
 from llava_lite.evaluation.origin import hash_model
 
 _MARK = re.compile(r"<!-- written by llava-lite card, ([0-9a-f]{16}) -->\n")
@@ -61,7 +61,7 @@ def write_card(
         *use_section(contents, name, how),
         *training_section(stages),
         *scores_section(results),
-        *limits_section(results, [escape(start.short) for start in gone]),
+        *limits_section(results, [start.short for start in gone]),
         f"Written by `llava-lite card` {__version__} of the weights `{(hash_model(str(model)) or '')[:12]}`.",
     ]
     write_whole(path, sign(data, "\n\n".join(blocks) + "\n"))
