@@ -38,15 +38,14 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_to
 
 def model_section(contents: Contents) -> list[str]:
     """Say what the model is."""
-    kind = (
-        "A vision-language model: asked about pictures, it answers in words." if contents.sees else "A language model."
-    )
+    sort = "A vision-language model: asked about pictures, it answers in words."
     architecture = (contents.config.get("architectures") or [""])[0]
     beside = escape(" and ".join(beside_of(contents)))
     holds = _HOLDS[contents.kind].format(architecture=escape(architecture), beside=beside)
     rows = [[part.name, escape(part.what), f"{part.parameters:,}"] for part in contents.parts]
     rows.append(["in all", "", f"{sum(part.parameters for part in contents.parts):,}"])
-    return [f"{kind} {holds}", table(["part", "what it is", "parameters"], rows), _facts(contents)]
+    first = f"{sort if contents.sees else 'A language model.'} {holds}"
+    return [first, table(["part", "what it is", "parameters"], rows), _facts(contents)]
 
 
 def use_section(contents: Contents, name: str, differences: Sequence[str]) -> list[str]:

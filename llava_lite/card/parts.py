@@ -60,7 +60,8 @@ def read_contents(folder: Path) -> Contents:
     about = config.get("llava_lite")
     if about is None:
         raise CardError(
-            f"{folder}: a {config['model_type']} model that answers no questions; give an align or finetune run"
+            f"{folder}: a {config['model_type']} model without our section in config.json; "
+            "give what align, finetune, merge or export wrote"
         )
     kind: Kind = "text"
     if "adapter" in about:

@@ -92,7 +92,7 @@ def find_results(model: Path, folders: Sequence[Path]) -> tuple[list[Result], li
 def _files(folders: Iterable[Path]) -> list[Path]:
     files = []
     for folder in folders:
-        here = folder / "scores.json"
+        here = folder if folder.is_file() else folder / "scores.json"
         there = [here] if here.is_file() else sorted(folder.glob("*/scores.json"))
         if not there:
             raise CardError(f"{folder}: no scores.json in it or in its folders; give what llava-lite eval wrote")

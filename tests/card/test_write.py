@@ -259,7 +259,7 @@ def test_adapters_merged_models_and_language_models_have_their_cards(
 
 
 def test_a_tower_has_no_card_and_a_wrong_license_none_either(home: Path, clip_dir: Path) -> None:
-    with pytest.raises(CardError, match="a clip model that answers no questions"):
+    with pytest.raises(CardError, match="a clip model without our section in config.json"):
         write_card(clip_dir)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         write_card(home)
