@@ -25,10 +25,11 @@ _TRANSFORMERS = """\
 from transformers import AutoProcessor, {architecture}
 
 model = {architecture}.from_pretrained({where})
-processor = AutoProcessor.from_pretrained({where}, backend="pil")  # torchvision's pixels differ a little
-question = [{{"type": "image", "path": "picture.png"}}, {{"type": "text", "text": "What is in the picture?"}}]
+processor = AutoProcessor.from_pretrained({where}, backend="pil")
+picture = {{"type": "image", "path": "picture.png"}}
+question = {{"type": "text", "text": "What is in the picture?"}}
 inputs = processor.apply_chat_template(
-    [{{"role": "user", "content": question}}],
+    [{{"role": "user", "content": [picture, question]}}],
     add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
 )
 answer = model.generate(**inputs, max_new_tokens=512, tokenizer=processor.tokenizer)
@@ -86,7 +87,7 @@ def _facts(contents: Contents) -> str:
     template = about.get("template")
     facts = [f"Chat template: {escape(template if isinstance(template, str) else 'its own, in config.json')}."]
     if "image_mode" in about:
-        facts.append(f"Pictures are made tiles by: {escape(about['image_mode'])}.")
+        facts.append(f"Image mode: {escape(about['image_mode'])}.")
     if contents.kind == "native":
         facts.append(f"Visual tokens of a tile: {contents.config['image_seq_length']:,}.")
     stored = ", ".join(_DTYPES.get(dtype, dtype) for dtype in contents.dtypes)

@@ -75,7 +75,8 @@ def test_scores_stand_with_intervals_modes_gain_and_where_they_come_from(home: P
     for cell, mode in zip(row[2:5], ("normal", "blind", "shuffled"), strict=True):
         figure, (low, high) = scores["modes"][mode]["figures"]["accuracy"], scores["modes"][mode]["ci95"]["accuracy"]
         assert cell == f"{figure:.3f} ({low:.3f} to {high:.3f})"
-    assert row[5:] == [f"{scores['visual_gain']['overall']:+.3f}", f"{scores['modes']['normal']['n']}"]
+    gain, (low, high) = scores["visual_gain"]["overall"], scores["visual_gain"]["ci95"]
+    assert row[5:] == [f"{gain:+.3f} ({low:.3f} to {high:.3f})", "16"]
     asked = cells(text, f"shapes | {scores['prompts_sha256'][:12]}")
     assert asked[2] == scores["data_sha256"][:12] and "temperature 0.0" in asked[3]
     assert "- Not evaluated with: " in text and "shapes" not in text.partition("Not evaluated with: ")[2]
@@ -259,7 +260,7 @@ def test_adapters_merged_models_and_language_models_have_their_cards(
 
 
 def test_a_tower_has_no_card_and_a_wrong_license_none_either(home: Path, clip_dir: Path) -> None:
-    with pytest.raises(CardError, match="a clip model without our section in config.json"):
+    with pytest.raises(CardError, match=r"a clip model without our section in config\.json"):
         write_card(clip_dir)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         write_card(home)
