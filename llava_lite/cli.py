@@ -434,6 +434,41 @@ def export(
     print(export_checkpoint(model, out, format=format, dtype=dtype, template=template))
 
 
+@app.command()
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A checkpoint folder, as an output_dir of train.")],
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="What eval wrote; may be given several times.  [default: runs/eval/RUN]"),
+    ] = None,
+    trained: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run", metavar="DIR", help="The run that trained it; may be given several times.  [default: RUN]"
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model.  [default: its folder's]")] = None,
+    license: Annotated[str | None, typer.Option(help="As the Hub calls it: apache-2.0, llama2, ...")] = None,
+    base_model: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="A hub id that it started from.  [default: those known]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a README.md of other making.")] = False,
+) -> None:
+    """Write a model's card, README.md of its folder, from what its training and evaluations wrote down."""
+    from llava_lite.card.write import write_card
+
+    told = write_card(
+        run,
+        runs=trained or [],
+        scores=scores or [],
+        name=name,
+        license=license,
+        base_models=base_model or [],
+        force=force,
+    )
+    print("\n".join(told))
+
+
 @app.command("list")
 def list_files() -> None:
     """List recipes, benchmarks and configurations."""

@@ -60,6 +60,8 @@ ROWS = {
     "chat": row(ABOVE_A_MODEL, never="torch datasets"),
     # reckons with the modules that a run would make and reads what it would read; `training` for what engines hold
     "budget": row("flops config recipes models checkpoint training data processor images", never="PIL"),
+    # reads what training, data and evaluation wrote, in the words of those who wrote it
+    "card": row("checkpoint data training evaluation models.adapter recipes", outside="huggingface_hub safetensors"),
     "demo": row("*"),
     "cli": row("*"),
     "train": row("*", outside="torch", never="llava_lite.cli"),

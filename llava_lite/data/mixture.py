@@ -175,6 +175,7 @@ class Mixture:
         return [
             {
                 "path": str(source.config.path),
+                "hub": not source.config.path.exists(),
                 "image_dir": str(source.image_dir),
                 "sha256": source.content_hash,
                 "records": len(source.records),

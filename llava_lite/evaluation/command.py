@@ -134,10 +134,15 @@ def _answered_elsewhere(benchmark: Benchmark, questions: Sequence[Question], req
     return origin
 
 
+def results_dir(asked: str) -> Path:
+    """Return where the results of a model, or of answers, go by default: below it one folder a benchmark."""
+    words = [word for word in re.split(r"[/\\:#]+", asked) if word.strip(".")]
+    return Path("runs/eval") / "-".join(words)
+
+
 def _folder(request: Request, benchmark: Benchmark, *, alone: bool) -> Path:
     if request.out is None:
-        words = [word for word in re.split(r"[/\\:#]+", str(request.model or request.answers)) if word.strip(".")]
-        return Path("runs/eval") / "-".join(words) / benchmark.name
+        return results_dir(str(request.model or request.answers)) / benchmark.name
     return request.out if alone else request.out / benchmark.name
 
 

@@ -1,23 +1,29 @@
-"""What a run says of itself: who trains at which rate, a progress line, and one JSON object a step in `log.jsonl`."""
+"""What a run says of itself: who trains at which rate, a progress line, and one JSON object a step in `log.jsonl`.
+
+`starts.jsonl` has one for each time that it was started or gone on with: from which step, on what, with what.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from llava_lite import distributed
+from llava_lite import __version__, distributed
 from llava_lite.training.config import RunConfig
 from llava_lite.training.engine import StepResult
-from llava_lite.training.throughput import Costly, Meter, Work
+from llava_lite.training.throughput import Costly, Meter, Work, device_name
 from llava_lite.training.trackers import Tracker, flat, open_trackers
 
+STARTS = "starts.jsonl"
 _AROUND = 37  # the columns beside the description: step 12345/12345, a bar of 8, left 0:00:00
 
 
@@ -56,8 +62,10 @@ class RunLog:
         )
         self.task = self.progress.add_task("", total=num_steps, completed=start)
         self.trackers: list[Tracker] = []
+        devices = Counter(distributed.gather(device_name(self.meter.device)))
         if distributed.is_main():
             _cut(self.path, start)
+            _note_start(config.output_dir / STARTS, start, devices)
             told = config.model_dump(mode="json")
             self.trackers = open_trackers(config.log.to, config.output_dir, told, start=start)
 
@@ -129,8 +137,17 @@ def fit_in(width: int, words: Sequence[str]) -> str:
     return line
 
 
+def _note_start(path: Path, step: int, devices: Mapping[str, int]) -> None:
+    """Write down that the steps after `step` are done now; devices: how many processes compute on each kind."""
+    _cut(path, step - 1)
+    row = {"step": step, "devices": devices, "dtype": str(distributed.dtype()).removeprefix("torch.")}
+    row |= {"llava_lite": __version__, "torch": torch.__version__}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def _cut(path: Path, start: int) -> None:
-    """Keep the log's rows up to `start`: the steps after it are about to be done again."""
+    """Keep a log's rows up to `start`: the steps after it are about to be done again."""
     rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= start]
     path.parent.mkdir(parents=True, exist_ok=True)

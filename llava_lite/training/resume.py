@@ -127,7 +127,8 @@ def _delete_run(folder: Path) -> None:
     for path in [*folder.glob("step-*"), *folder.glob(".step-*"), folder / ".writing", folder / "tensorboard"]:
         shutil.rmtree(path, ignore_errors=True)
     shutil.rmtree(folder / "evaluations", ignore_errors=True)
-    for name in ("config.json", "log.jsonl", "evaluations.jsonl", "train.yaml", "lineage.json", "left_out.jsonl", IDS):
+    for name in ("config.json", "train.yaml", "lineage.json", IDS):
         (folder / name).unlink(missing_ok=True)
-    for path in [*folder.glob("*.safetensors"), *folder.glob("failed*.jsonl")]:
-        path.unlink()
+    logs = [folder / f"{name}.jsonl" for name in ("log", "starts", "evaluations", "left_out")]
+    for path in [*folder.glob("*.safetensors"), *folder.glob("failed*.jsonl"), *logs]:
+        path.unlink(missing_ok=True)

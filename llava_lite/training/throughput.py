@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -90,11 +91,18 @@ class Meter:
         return row
 
 
+def device_name(device: torch.device) -> str:
+    """Name what computes, as its maker does."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()})"
+
+
 def peak_flops(device: torch.device) -> float:
     """Return a device's bf16 operations a second; not a number where that is not known: it is never guessed."""
     if device.type != "cuda":
         return math.nan
-    known = DEVICES.get(torch.cuda.get_device_name(device))
+    known = DEVICES.get(device_name(device))
     return known.tflops * 1e12 if known and known.tflops else math.nan
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -129,6 +130,13 @@ def test_the_lineage_tells_sources_counts_and_content(tmp_path: Path) -> None:
     write(tmp_path / "a.json", 11)
     [other] = Mixture(DataConfig(sources=(source,))).lineage()
     assert told["sha256"] != other["sha256"] and told["entries_sha256"] != other["entries_sha256"]
+
+
+def test_the_lineage_tells_what_came_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = datasets.Dataset.from_list([{"id": "1", "conversations": TURNS}])
+    monkeypatch.setattr("datasets.load_dataset", lambda name, subset: table)
+    sources = (SourceConfig(path=Path("some/set")), SourceConfig(path=write(tmp_path / "a.json", 1)))
+    assert [told["hub"] for told in Mixture(DataConfig(sources=sources)).lineage()] == [True, False]
 
 
 READER = """

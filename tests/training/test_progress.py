@@ -62,6 +62,17 @@ def test_rates_are_over_all_steps_since_the_last_row(tmp_path: Path) -> None:
         assert row["tflops"] * 1e12 == pytest.approx(FLOPS, rel=1e-3)
 
 
+def test_a_run_notes_on_what_it_was_started_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, range(1, 6))
+    monkeypatch.setattr("llava_lite.distributed.gather", lambda name: [name, "H300"])
+    for start in (4, 3, 3):  # what all but the last of these did was lost, and done again
+        write(tmp_path, range(start, 5))
+    first, last = (json.loads(line) for line in (tmp_path / "starts.jsonl").read_text().splitlines())
+    assert first["step"] == 0 and list(first["devices"].values()) == [1] and first["dtype"] == "float32"
+    assert last["step"] == 2 and last["devices"] == {**first["devices"], "H300": 1}
+    assert last["torch"] == torch.__version__
+
+
 def test_mfu_is_over_the_peak_of_all_devices_and_left_out_where_none_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
