@@ -29,6 +29,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Question, QuestionId, Sums
 from llava_lite.evaluation.choices import option_lines, stated_letter
+from llava_lite.evaluation.clusters import count_clusters
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.metrics import ratio
@@ -86,9 +87,12 @@ class MMBench(Benchmark):
         language, split = self.variant[:2], "test" if "test" in self.variant else "dev"
         parquet = [] if "v11" in self.variant else find_parquet(data, ["MMBench", "mmbench"], split, language)
         if parquet and not any((data / place).is_file() for place in places):
-            rows = read_parquet_rows(parquet, labelled=split == "dev")
+            rows = read_hub(parquet, labelled=split == "dev")
         else:
-            rows = read_rows_of(self.locate(data, *places))
+            rows = read_official(self.locate(data, *places))
+        for row in rows:
+            if row.get("answer") not in (LETTERS if split == "dev" else (None, *LETTERS)):
+                raise EvaluationError(f"{self.name}: index {row['index']} has the answer {row.get('answer')!r}")
         rolls = Counter(row["index"] % ROLL for row in rows)
         return [make_question(row, SUFFIXES[language], rolls[row["index"] % ROLL]) for row in rows]
 
@@ -96,17 +100,11 @@ class MMBench(Benchmark):
         read = stated_letter if strict else read_letter
         said = {question.id: read(text, question.options) for question, text in pairs}
         right = {question.id: said[question.id] == question.correct[0] for question, _ in pairs}
-        groups: dict[str, list[Question]] = {}
-        for question, _ in pairs:
-            groups.setdefault(question.cluster, []).append(question)
-        marks = {}
-        for questions in groups.values():
-            whole = len(questions) == questions[0].row["rolls"] and all(right[question.id] for question in questions)
-            for place, question in enumerate(questions):
-                first = float(place == 0)  # the group is counted with one of its rolls
-                counts = {"groups": first, "groups_right": first * whole}
-                marks[question.id] = Mark(float(right[question.id]), said[question.id], counts)
-        return marks
+        groups = count_clusters([question for question, _ in pairs], right, lambda question: question.row["rolls"])
+        return {
+            id: Mark(float(right[id]), said[id], {"groups": group, "groups_right": group_right})
+            for id, (group, group_right) in groups.items()
+        }
 
     def figures(self, sums: Sums) -> Figures:
         circular = ratio(sums["groups_right"], sums["groups"])
@@ -139,13 +137,10 @@ def make_question(row: Mapping[str, Any], suffix: str, rolls: int) -> Question:
         options.append(row[letter])
     hint = "" if is_none(row.get("hint")) else f"{row['hint']}\n"
     text = f"{hint}{row['question']}\n{option_lines(options)}{suffix}"
-    answer = row.get("answer")
-    if answer is not None and answer not in LETTERS[: len(options)]:
-        raise EvaluationError(f"question {row['index']}: answer {answer!r} is not among its options; download it anew")
     return Question(
         id=row["index"],
         conversation=Conversation().ask(text, [row["picture"]]),
-        correct=() if answer is None else (answer,),
+        correct=(row["answer"],) if row.get("answer") else (),
         kind=row["category"] or "",
         groups=(row["l2-category"],) if row.get("l2-category") else (),
         cluster=f"group {row['index'] % ROLL}",
@@ -178,7 +173,7 @@ def is_none(value: str | None) -> bool:
     return value is None or value.lower() in ("nan", "none")
 
 
-def read_rows_of(tsv: Path) -> list[dict[str, Any]]:
+def read_official(tsv: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = read_tsv(tsv, ["index", "question", "image", "category", *LETTERS])
     pictures = {row["index"]: row["image"] or "" for row in rows}
     uris: dict[str, str] = {}  # equal pictures are one string
@@ -194,7 +189,7 @@ def read_rows_of(tsv: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_parquet_rows(paths: Sequence[Path], *, labelled: bool) -> list[dict[str, Any]]:
+def read_hub(paths: Sequence[Path], *, labelled: bool) -> list[dict[str, Any]]:
     """Read rows of lmms-lab/MMBench, where none is written as nan."""
     text = (str, type(None))
     submitted = ["index", "question", *LETTERS, *(["answer"] if labelled else []), "split"]

@@ -30,6 +30,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Question, QuestionId, Sums
 from llava_lite.evaluation.choices import says_yes
+from llava_lite.evaluation.clusters import count_clusters
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import EvaluationError, read_rows, write_whole
 from llava_lite.evaluation.metrics import ratio
@@ -72,13 +73,13 @@ class Mme(Benchmark):
     )
 
     def questions(self, data: Path) -> list[Question]:
-        rows = read_release(data) or read_results_as_data(data) or read_parquet_rows(data)
+        rows = read_release(data) or read_results_as_data(data) or read_hub(data)
         if not rows:
             self.locate(data, "MME/MME_Benchmark_release_version/existence/*.txt", "MME/data/test-*.parquet")
         check_whole(rows)
         prompts = read_prompts(data)
         questions = []
-        for row in sorted(rows, key=lambda row: TASKS.index(row.task)):
+        for row in sorted(rows, key=lambda row: (TASKS.index(row.task), row.name)):  # the two of an image together
             id = make_id(row.task, row.name, row.question)
             if prompts and id not in prompts:
                 raise EvaluationError(f"llava_mme.jsonl does not ask {id!r}; is it made for this release?")
@@ -92,17 +93,12 @@ class Mme(Benchmark):
     def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
         said = {question.id: read_strictly(text) if strict else read_answer(text) for question, text in pairs}
         right = {question.id: said[question.id] == question.correct[0] for question, _ in pairs}
-        images: dict[str, list[Question]] = {}
-        for question, _ in pairs:
-            images.setdefault(question.cluster, []).append(question)
+        images = count_clusters([question for question, _ in pairs], right, lambda question: 2)
         marks = {}
-        for questions in images.values():
-            both = len(questions) == 2 and all(right[question.id] for question in questions)
-            for place, question in enumerate(questions):
-                first = float(place == 0)  # the image is counted with one of its questions
-                cognition = float(question.kind in COGNITION)
-                counts = {"images": first, "both_right": first * both, "cognition": cognition}
-                marks[question.id] = Mark(float(right[question.id]), said[question.id], counts)
+        for question, _ in pairs:
+            image, both_right = images[question.id]
+            counts = {"images": image, "both_right": both_right, "cognition": float(question.kind in COGNITION)}
+            marks[question.id] = Mark(float(right[question.id]), said[question.id], counts)
         return marks
 
     def figures(self, sums: Sums) -> Figures:
@@ -122,7 +118,7 @@ class Mme(Benchmark):
         """Write the result folder that eval_tool's calculation.py scores."""
         texts = {answer.question_id: re.sub(r"[\t\r\n]", " ", answer.text) for answer in answers}
         tasks: dict[str, list[str]] = {}
-        for question in sorted(questions, key=lambda question: question.cluster):  # the two of an image together
+        for question in questions:
             fields = (question.row["image"], question.row["question"], question.correct[0].capitalize())
             tasks.setdefault(question.kind, []).append("\t".join((*fields, texts[question.id])) + "\n")
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,20 +201,15 @@ def read_results_as_data(data: Path) -> list[Row]:
     return []
 
 
-def read_parquet_rows(data: Path) -> list[Row]:
+def read_hub(data: Path) -> list[Row]:
     fields = {"question_id": str, "question": str, "answer": str, "category": str}
     paths = find_parquet(data, ["MME", "mme"], "test")
-    rows = read_parquet(paths, fields, images=["image"]) if paths else []
-    return [
-        Row(
-            row["category"],
-            row["question_id"].split("/")[-1],
-            row["question"],
-            read_correct([row["answer"]], f"{paths[0].parent}, {row['question_id']}"),
-            row["image"],
-        )
-        for row in rows
-    ]
+    rows = []
+    for row in read_parquet(paths, fields, images=["image"]) if paths else []:
+        answer = read_correct([row["answer"]], f"{paths[0].parent}, {row['question_id']}")
+        name = row["question_id"].split("/")[-1]
+        rows.append(Row(row["category"], name, row["question"], answer, row["image"]))
+    return rows
 
 
 def check_whole(rows: Sequence[Row]) -> None:

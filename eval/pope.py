@@ -54,7 +54,7 @@ class Pope(Benchmark):
             path for category in CATEGORIES for path in find_parquet(data, ["POPE", "pope"], category, "Full")
         ]
         if parquet and not any((data / place).is_file() for place in OFFICIAL):
-            questions = read_rows_of(parquet)
+            questions = read_hub(parquet)
         else:
             questions = self._read_official(data, self.locate(data, *OFFICIAL, "POPE/data/test-*.parquet"))
         missing = set(CATEGORIES).symmetric_difference(question.kind for question in questions)
@@ -99,7 +99,7 @@ class Pope(Benchmark):
         return labels
 
 
-def read_rows_of(parquet: Sequence[Path]) -> list[Question]:
+def read_hub(parquet: Sequence[Path]) -> list[Question]:
     fields = {"question_id": (int, str), "question": str, "answer": str, "category": str}
     questions = []
     for row in read_parquet(parquet, fields, images=["image"]):

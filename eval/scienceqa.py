@@ -54,7 +54,7 @@ class ScienceQA(Benchmark):
         config = f"ScienceQA-{self.variant.upper()}"
         parquet = find_parquet(data, ["ScienceQA", "scienceqa"], "test", config)
         if parquet and not any((data / place).is_file() for place in OFFICIAL):
-            questions = read_rows_of(parquet)
+            questions = read_hub(parquet)
         else:
             questions = self._read_official(self.locate(data, *OFFICIAL, f"ScienceQA/{config}/test-*.parquet"))
         return [question for question in questions if self.variant == "full" or question.kind == "image"]
@@ -100,7 +100,7 @@ class ScienceQA(Benchmark):
         return questions
 
 
-def read_rows_of(parquet: Sequence[Path]) -> list[Question]:
+def read_hub(parquet: Sequence[Path]) -> list[Question]:
     questions = []
     for number, row in enumerate(read_parquet(parquet, {"question": str, **PROBLEM}, images=["image"])):
         hint = f"Context: {row['hint']}\n" if row["hint"] else ""

@@ -54,7 +54,7 @@ class SeedBench(Benchmark):
     def questions(self, data: Path) -> list[Question]:
         parquet = find_parquet(data, ["SEED-Bench", "seed_bench", "seedbench"], "test")
         if parquet and not any((data / place).is_file() for place in OFFICIAL):
-            return read_rows_of(parquet)
+            return read_hub(parquet)
         return self._read_official(self.locate(data, *OFFICIAL, "SEED-Bench/data/test-*.parquet"))
 
     def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
@@ -89,7 +89,7 @@ class SeedBench(Benchmark):
         return questions
 
 
-def read_rows_of(parquet: Sequence[Path]) -> list[Question]:
+def read_hub(parquet: Sequence[Path]) -> list[Question]:
     questions = []
     for row in read_parquet(parquet, {**FIELDS, "question": str, **dict.fromkeys(CHOICES, str)}, images=["image"]):
         if not row["image"]:

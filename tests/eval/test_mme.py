@@ -142,23 +142,35 @@ def test_figures_are_sums_over_tasks_of_accuracy_and_of_images_right_in_both(mme
 
 
 def test_the_two_questions_of_an_image_are_a_pair_in_any_order(mme: Benchmark, tmp_path: Path) -> None:
-    questions = mme.questions(write_release(tmp_path))
-    answers = say(questions, lambda task, correct: correct)
-    answers[1] = Answer(answers[1].question_id, "yes")  # the first image of existence
-    answers[3] = Answer(answers[3].question_id, "yes")  # the second: so no image is right in both
-    for order in (1, -1):
-        figures = mme.score(questions[::order], answers[::-order]).kinds["existence"]
+    """Answers right for one question of each of two images: taken two by two, they would be a pair."""
+    first, second, third, fourth, *_ = mme.questions(write_release(tmp_path))
+    for order in ((first, second, third, fourth), (first, third, second, fourth), (fourth, second, third, first)):
+        figures = mme.score(order, say(list(order), lambda task, correct: "yes")).kinds["existence"]
         assert (figures["accuracy"], figures["accuracy_plus"]) == (0.5, 0.0)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_an_image_with_one_question_answered_is_never_right_in_both(mme: Benchmark, tmp_path: Path, kept: int) -> None:
-    """Two halves of pairs, right each, are no pair; by the order of lines they would be one."""
+    """Two halves of pairs, right each, are no pair; and beside a whole one, a half makes the share smaller."""
     questions = mme.questions(write_release(tmp_path))
-    answers = say([questions[kept], questions[2 + kept]], lambda task, correct: correct)
-    scores = mme.score(questions, answers)
+    halves = say([questions[kept], questions[2 + kept]], lambda task, correct: correct)
+    scores = mme.score(questions, halves)
     assert scores.kinds["existence"] == {"perception": 100.0, "accuracy": 1.0, "accuracy_plus": 0.0, "n": 2}
     assert (scores.n, scores.total, scores.complete) == (2, 56, False)
+    whole = say([questions[0], questions[1], questions[2 + kept]], lambda task, correct: correct)
+    assert mme.score(questions, whole).kinds["existence"]["accuracy_plus"] == 0.5
+
+
+def test_a_part_of_the_results_is_marked_partial_and_refused_as_data(mme: Benchmark, tmp_path: Path) -> None:
+    questions = mme.questions(write_release(tmp_path / "data"))
+    mme.submit(questions, say(questions, lambda task, correct: correct), tmp_path / "results")
+    with pytest.raises(EvaluationError, match="results: 56 of 2374 questions; give a whole folder as data"):
+        mme.questions(tmp_path / "results")
+    (tmp_path / "results" / "OCR.txt").unlink()
+    options = ("--data", tmp_path / "data", "--answers", tmp_path / "results", "--out", tmp_path / "out")
+    assert "PARTIAL: normal 52 of 56 questions" in evaluate_by_command("mme", *options)
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["complete"] is False
+    assert not (tmp_path / "out" / "submission").exists()
 
 
 def test_the_prompt_is_the_question_with_the_short_answer_instruction(mme: Benchmark, tmp_path: Path) -> None:
