@@ -16,6 +16,8 @@ from llava_lite.evaluation.files import EvaluationError, open_for_more, read_row
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
 
+REMEDY = "remove it to ask anew, or choose another output folder"
+
 
 class AnswersFile:
     """The answers of one mode in the folder `out`, open for more; `answers` holds those found there.
@@ -84,14 +86,17 @@ def check_origins(out: Path, origin: Origin) -> None:
         path = answers_path(out, mode)
         if not path.exists() or not path.stat().st_size:
             continue
-        remedy = "remove it to ask anew, or choose another output folder"
-        try:
-            recorded = Origin(**json.loads(origin_path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            raise EvaluationError(f"{path}: nothing says what these are answers to; {remedy}") from None
-        differences = recorded.differences(replace(origin, mode=mode))
+        differences = read_origin(path).differences(replace(origin, mode=mode))
         if differences:
-            raise EvaluationError(f"{path} holds answers of another {', '.join(differences)}; {remedy}")
+            raise EvaluationError(f"{path} holds answers of another {', '.join(differences)}; {REMEDY}")
+
+
+def read_origin(path: Path) -> Origin:
+    """Read what the answers in a file are answers to. Raises EvaluationError where nothing says it."""
+    try:
+        return Origin(**json.loads(origin_path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise EvaluationError(f"{path}: nothing says what these are answers to; {REMEDY}") from None
 
 
 def _line(question: Question, text: str, model: str) -> str:

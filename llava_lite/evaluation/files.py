@@ -5,6 +5,7 @@ Whatever a file lacks is an EvaluationError that names the file, the line and th
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from collections.abc import Mapping
@@ -44,6 +45,30 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise EvaluationError(f"{path}: not JSON ({error}); repair or download it anew") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that is one object. Raises EvaluationError where it is none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise EvaluationError(f"{path}: a list where an object is expected; is this the right file?")
+    return content
+
+
+def read_constant(path: Path, name: str) -> str:
+    """Read the text that a Python file gives this name at its top level, without running it.
+
+    Raises EvaluationError where the file is no Python or has no such text.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise EvaluationError(f"{path}: not Python ({error}); download it anew") from None
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=found)], value=ast.Constant(value=str(text))) if found == name:
+                return text
+    raise EvaluationError(f"{path}: has no text named {name}; is this the right file?")
 
 
 def check_row(row: Any, fields: Fields, where: str) -> dict[str, Any]:
