@@ -92,9 +92,12 @@ def train(
 @app.command()
 def eval(
     names: Annotated[list[str], typer.Argument(metavar="NAME[-VARIANT]...", help="See `llava-lite list`.")],
-    data: Annotated[Path, typer.Option(help="The benchmark's files.")],
+    data: Annotated[Path | None, typer.Option(help="The benchmark's files.")] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    answers: Annotated[Path | None, typer.Option(help="In place of --model: answers made elsewhere.")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="In place of --model: answers made elsewhere, or a judge's reviews.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Reviews answers that need it; spelled as --model.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/eval/MODEL/NAME]")] = None,
     mode: Annotated[str, typer.Option(help="One or several of normal, blind, shuffled, with commas.")] = "normal",
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first questions.")] = None,
@@ -110,6 +113,7 @@ def eval(
         data=data,
         model=model,
         answers=answers,
+        judge=judge,
         out=out,
         modes=read_modes([mode]),
         limit=limit,

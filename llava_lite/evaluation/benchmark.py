@@ -13,11 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.files import EvaluationError, read_answer_texts
 from llava_lite.evaluation.metrics import ratio
+
+if TYPE_CHECKING:
+    from llava_lite.evaluation.judging import Judging
 
 QuestionId = int | str
 Figures = Mapping[str, float]
@@ -143,6 +146,17 @@ class Benchmark(ABC):
     def overall(self, kinds: Mapping[str, Figures], sums: Sums) -> Figures:
         """Make the figures of all answers: of their sums or, as POPE and MME do, of the kinds' figures."""
         return self.figures(sums)
+
+    def judging(self, data: Path | None = None) -> Judging | None:
+        """Say how a judge reviews the answers, whose reviews are then marked in their place; by default none does.
+
+        data: where the words for the judge are read from, once one is asked
+        """
+        return None
+
+    def questions_in(self, answers: Path) -> list[Question]:
+        """Read the questions, as far as the scorer needs them, from a file of reviews alone; by default from none."""
+        raise EvaluationError(f"{self.name}: {answers.name} does not tell the questions; give --data, too")
 
     def submit(self, questions: Sequence[Question], answers: Sequence[Answer], folder: Path) -> list[Path]:
         """Write what the benchmark's test server takes into `folder`; by default there is none, and nothing."""

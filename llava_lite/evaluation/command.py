@@ -22,9 +22,11 @@ from rich.text import Text
 from llava_lite.evaluation.answers import write_foreign
 from llava_lite.evaluation.benchmark import Benchmark, Question
 from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.judge import review
 from llava_lite.evaluation.modes import MODES, Mode, read_modes
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table
+from llava_lite.evaluation.reviews import take_replies
 from llava_lite.evaluation.runner import ask, publish, read_questions
 from llava_lite.generation.chat_model import ChatModel
 from llava_lite.recipes import find
@@ -36,14 +38,17 @@ Load = Callable[[str], ChatModel]
 class Request:
     """What is to be evaluated: a model, or answers made elsewhere.
 
+    data:    may be left out where answers tell their questions
     model:   a checkpoint folder, a hub id or http://HOST:PORT[#NAME]
-    answers: a file or folder of answers, to be scored without a model
+    answers: a file or folder of answers, to be scored without a model, or of a judge's reviews of answers
+    judge:   spelled as `model`; it reviews the answers of benchmarks that need one
     strict:  score as official, and strictly beside it
     """
 
-    data: Path
+    data: Path | None = None
     model: str | None = None
     answers: Path | None = None
+    judge: str | None = None
     out: Path | None = None
     modes: Sequence[Mode] = ("normal",)
     limit: int | None = None
@@ -56,14 +61,16 @@ class Request:
             raise EvaluationError("give either --model, which is asked, or --answers, which are scored")
         if self.answers is not None and (list(self.modes) != ["normal"] or self.limit is not None):
             raise EvaluationError("--mode and --limit are for asking a model; --answers are scored as they are")
+        if self.data is None and self.answers is None:
+            raise EvaluationError("give --data, the folder with the benchmark's files")
 
 
 def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> dict[str, dict[str, Any]]:
     """Run benchmarks with one model load; print a table each, return the scores.json of each by its name."""
-    asked = [
-        read_questions(benchmark, request.data) for benchmark in benchmarks
-    ]  # a missing file speaks before the load
+    asked = [_questions(benchmark, request) for benchmark in benchmarks]  # a missing file speaks before the load
+    _check_judge(benchmarks, asked, request)
     model = load(request.model) if request.model is not None else None
+    judge = model if request.judge == request.model else load(request.judge) if request.judge is not None else None
     results = {}
     for benchmark, questions in zip(benchmarks, asked, strict=True):
         out = _folder(request, benchmark, alone=len(benchmarks) == 1)
@@ -74,10 +81,12 @@ def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> d
             for mode in request.modes:
                 here = replace(origin, mode=mode)
                 ask(benchmark, questions, model, here, out=out, limit=request.limit, batch_size=request.batch_size)
+        review(benchmark, questions, judge, data=request.data, out=out, batch_size=request.batch_size)
         summary = publish(benchmark, questions, origin, out, strict=request.strict)
         results[benchmark.name] = summary.as_dict()
         print_table(summary.table())
-        Console().print(Text(f"{out / 'report.html'}"))
+        for line in [*summary.notes, f"{out / 'report.html'}"]:
+            Console().print(Text(line))
     return results
 
 
@@ -89,7 +98,8 @@ def main(benchmark: type[Benchmark], load: Load) -> None:
     )
     parser.add_argument("--model", help="checkpoint folder, hub id or http://HOST:PORT[#NAME]")
     parser.add_argument("--answers", type=Path, help="in its place: answers made elsewhere, to be scored")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the benchmark's files")
+    parser.add_argument("--judge", help="reviews the answers, where the benchmark needs one; spelled as --model")
+    parser.add_argument("--data", type=Path, help="folder with the benchmark's files")
     parser.add_argument("--out", type=Path, help="folder for the results; default runs/eval/<model>/<benchmark>")
     if benchmark.variants:
         told = "; ".join(f"{name}: {words}" for name, words in benchmark.variants.items())
@@ -125,9 +135,36 @@ def load_benchmark(path: Path, variant: str = "") -> Benchmark:
     return found[0](variant)
 
 
-def _answered_elsewhere(benchmark: Benchmark, questions: Sequence[Question], request: Request, out: Path) -> Origin:
-    """Put answers made elsewhere in their place, and say where they come from."""
+def _questions(benchmark: Benchmark, request: Request) -> list[Question]:
+    if request.data is not None:
+        return read_questions(benchmark, request.data)
     assert request.answers is not None
+    return benchmark.questions_in(request.answers)
+
+
+def _check_judge(benchmarks: Sequence[Benchmark], asked: Sequence[Sequence[Question]], request: Request) -> None:
+    """Raise EvaluationError where a judge is named in vain, or the words are missing that a judge is asked with."""
+    found = [
+        (benchmark.judging(request.data), questions) for benchmark, questions in zip(benchmarks, asked, strict=True)
+    ]
+    judged = [(judging, questions) for judging, questions in found if judging is not None]
+    if request.judge is not None and not judged:
+        raise EvaluationError(f"--judge: {', '.join(b.name for b in benchmarks)}: none of them needs a judge")
+    if request.model is not None or request.judge is not None:
+        for judging, questions in judged:
+            for question in [question for question in questions if question.correct][:1]:
+                judging.request(question, "", 0)
+
+
+def _answered_elsewhere(benchmark: Benchmark, questions: Sequence[Question], request: Request, out: Path) -> Origin:
+    """Put answers or reviews made elsewhere in their place, and say where they come from."""
+    assert request.answers is not None
+    judging = benchmark.judging(request.data)
+    replies = judging.read_replies(request.answers) if judging is not None else []
+    if judging is not None and replies:
+        if request.judge is not None:
+            raise EvaluationError(f"{request.answers} holds reviews, which need no judge; leave out --judge")
+        return take_replies(benchmark, judging, questions, replies, request.answers.name, out)
     answers = benchmark.read_answers(request.answers, questions)
     origin = Origin.of_answers(benchmark, questions, request.answers.name, answers)
     write_foreign(out, origin, questions, answers)

@@ -5,10 +5,12 @@ Whatever a file lacks is an EvaluationError that names the file, the line and th
 
 from __future__ import annotations
 
+import ast
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ID_FIELDS = ("question_id", "questionId", "id", "index", "pid", "image_id")
 TEXT_FIELDS = ("text", "prediction", "answer", "pred", "response", "caption")
@@ -43,6 +45,30 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise EvaluationError(f"{path}: not JSON ({error}); repair or download it anew") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that is one object. Raises EvaluationError where it is none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise EvaluationError(f"{path}: a list where an object is expected; is this the right file?")
+    return content
+
+
+def read_constant(path: Path, name: str) -> str:
+    """Read the text that a Python file gives this name at its top level, without running it.
+
+    Raises EvaluationError where the file is no Python or has no such text.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise EvaluationError(f"{path}: not Python ({error}); download it anew") from None
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=found)], value=ast.Constant(value=str(text))) if found == name:
+                return text
+    raise EvaluationError(f"{path}: has no text named {name}; is this the right file?")
 
 
 def check_row(row: Any, fields: Fields, where: str) -> dict[str, Any]:
@@ -85,8 +111,34 @@ def _answer(row: Any, where: str) -> tuple[int | str, str]:
     return found[0], found[1]
 
 
+def open_for_more(path: Path) -> BinaryIO:
+    """Open a JSON Lines file to append to it, alone; a line torn by a kill is cut off.
+
+    Raises EvaluationError where another process has it open so; the lock goes when its process does.
+    """
+    file = path.open("a+b")
+    try:
+        _lock(file.fileno(), path)
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
     temporary.replace(path)
+
+
+def _lock(file: int, path: Path) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvaluationError(f"{path}: another process is answering into this file; wait for it") from None

@@ -25,12 +25,13 @@ def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mod
         + (f" · model {origin.model_sha256[:12]}" if origin.model_sha256 else "")
         + f" · {', '.join(f'{name} {value}' for name, value in origin.decoding.items())}"
     ]
+    intro += summary.notes
     mode, *others = summary.scores
     if not summary.figure:
-        told = "The correct answers are not in these files: nothing is scored here."
+        told = summary.unjudged or "The correct answers are not in these files: nothing is scored here."
         return page(f"{origin.benchmark} · {origin.model}", [render_table(summary.table())], intro=[*intro, told])
     scores = summary.scores[mode]
-    texts = {mode: {answer.question_id: answer.text for answer in given} for mode, given in answers.items()}
+    texts = _texts(summary, answers)
     parts = [render_table(replace(summary.table(), title=f"{summary.figure} in each mode" if others else "Figures"))]
     parts += [render_table(table) for table in (summary.groups(mode), most_frequent(questions, scores)) if table]
     parts.append(render_bars(bars(summary)))
@@ -87,6 +88,16 @@ def card(question: Question, scores: Scores, texts: Mapping[Mode, Mapping[Questi
         verdict=("right", "right") if credit >= 1 else ("partly", f"{credit:.0%}") if credit else ("wrong", "wrong"),
         lines=lines,
     )
+
+
+def _texts(summary: Summary, answers: Mapping[Mode, Sequence[Answer]]) -> dict[Mode, dict[QuestionId, str]]:
+    """What the model said and, where there is one, what a judge said of it; reviews made elsewhere come alone."""
+    texts = {mode: {answer.question_id: answer.text for answer in given} for mode, given in answers.items()}
+    for mode, verdicts in summary.verdicts.items():
+        own = texts.setdefault(mode, {})
+        for id, review in verdicts.reviews.items():
+            own[id] = f"{own[id]}\n\nThe judge: {review}" if id in own else f"The judge: {review}"
+    return texts
 
 
 def _spread(questions: Sequence[Question], count: int) -> list[Question]:

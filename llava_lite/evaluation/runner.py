@@ -2,6 +2,8 @@
 
 OUT/answers.jsonl            normal mode; answers.blind.jsonl and answers.shuffled.jsonl the others
 OUT/answers.origin.json      what they are answers to
+OUT/reviews.jsonl            what a judge said of them, where its benchmark has one; likewise for the other modes
+OUT/review_requests.jsonl    in their place, what a judge is to be asked
 OUT/marks.jsonl              what the scorer makes of each answer in normal mode
 OUT/scores.json, report.html every mode answered so far
 OUT/submission/              what the benchmark's test server takes, where there is one and all is answered
@@ -14,15 +16,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from llava_lite.evaluation.answers import AnswersFile, answers_path, marks_path, read_answers
 from llava_lite.evaluation.benchmark import Benchmark, Question, Scores
 from llava_lite.evaluation.comparison import marks_as_lines
 from llava_lite.evaluation.files import EvaluationError, write_whole
+from llava_lite.evaluation.judge import review
 from llava_lite.evaluation.modes import Mode, in_mode
 from llava_lite.evaluation.origin import Origin
+from llava_lite.evaluation.progress import progress
 from llava_lite.evaluation.report import report
 from llava_lite.evaluation.summary import Summary, summarise
 from llava_lite.generation.chat_model import ChatModel, Sampling
@@ -37,14 +38,17 @@ def run(
     mode: Mode = "normal",
     limit: int | None = None,
     batch_size: int = 16,
+    judge: ChatModel | None = None,
 ) -> Scores:
     """Ask the questions not yet answered in `out`, in one mode, and return that mode's scores.
 
+    judge: reviews the answers where their benchmark has a judge; without one they are not scored
     Raises EvaluationError where `data` lacks a file or `out` holds answers of another model, prompts, data or decoding.
     """
     questions = read_questions(benchmark, data)
     origin = Origin.of(benchmark, questions, model)
     ask(benchmark, questions, model, replace(origin, mode=mode), out=out, limit=limit, batch_size=batch_size)
+    review(benchmark, questions, judge, data=data, out=out, batch_size=batch_size)
     return publish(benchmark, questions, origin, out).scores[mode]
 
 
@@ -83,15 +87,13 @@ def ask(
         due = sorted((q for q in asked if q.id not in answered), key=_length, reverse=True)
         _check_images(benchmark, due)
         sampling = Sampling(max_new_tokens=benchmark.max_new_tokens)
-        with _progress() as progress:
-            task = progress.add_task(
-                f"{benchmark.name} {origin.mode}", total=len(asked), completed=len(asked) - len(due)
-            )
+        with progress() as bar:
+            task = bar.add_task(f"{benchmark.name} {origin.mode}", total=len(asked), completed=len(asked) - len(due))
             for start in range(0, len(due), batch_size):
                 batch = due[start : start + batch_size]
                 texts = model.reply([question.conversation for question in batch], sampling)
                 file.append(zip(batch, (text.strip() for text in texts), strict=True))
-                progress.advance(task, len(batch))
+                bar.advance(task, len(batch))
 
 
 def publish(
@@ -102,12 +104,12 @@ def publish(
     strict: beside the official figures, those of strict scoring.
     """
     summary = summarise(benchmark, questions, out, origin, strict=strict)
-    answers = {mode: read_answers(answers_path(out, mode)) for mode in summary.scores}
+    answers = {mode: read_answers(path) for mode in summary.scores if (path := answers_path(out, mode)).exists()}
     for mode, own in summary.marks.items():
         write_whole(marks_path(out, mode), marks_as_lines(own))
     write_whole(out / "scores.json", json.dumps(summary.as_dict(), indent=1) + "\n")
     write_whole(out / "report.html", report(summary, questions, answers))
-    if "normal" in answers and summary.scores["normal"].complete:
+    if len(answers.get("normal", [])) == len(questions):
         benchmark.submit(questions, answers["normal"], out / "submission")
     return summary
 
@@ -124,8 +126,3 @@ def _length(question: Question) -> tuple[int, int]:
     """What makes a prompt long: its images before its words."""
     conversation = question.conversation
     return len(conversation.images), sum(len(message.text) for message in conversation.messages)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llava_lite.evaluation.intervals import Interval, Marked, difference_interva
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table, number
+from llava_lite.evaluation.reviews import Verdicts, read_verdicts
 
 PACKAGES = ("llava-lite", "transformers", "tokenizers", "torch", "pillow")
 
@@ -38,6 +39,7 @@ class Summary:
     marks:     of each mode's answers
     strict:    scored as it should be, where that was asked for; `faults` says what differs
     intervals: of 95%, of each mode's figures over all questions
+    verdicts:  what a judge said of each mode's answers, where its words are what is marked
     """
 
     origin: Origin
@@ -47,6 +49,7 @@ class Summary:
     intervals: dict[Mode, dict[str, Interval]]
     strict: dict[Mode, Scores]
     faults: str
+    verdicts: dict[Mode, Verdicts]
 
     @property
     def complete(self) -> bool:
@@ -59,8 +62,19 @@ class Summary:
         return f"PARTIAL: {', '.join(missing)}" if missing else ""
 
     @property
+    def unjudged(self) -> str:
+        """Say which answers wait for a judge; empty where none do."""
+        waiting = [mode for mode, own in self.verdicts.items() if not own.judged]
+        return f"NOT JUDGED: {', '.join(waiting)}" if waiting else ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the figures below them."""
+        return [f"{mode}: {note}" for mode, own in self.verdicts.items() for note in own.notes(mode)]
+
+    @property
     def title(self) -> str:
-        parts = (self.origin.benchmark, self.origin.model, self.partial)
+        parts = (self.origin.benchmark, self.origin.model, self.partial, self.unjudged)
         return " · ".join(part for part in parts if part)
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,6 +95,8 @@ class Summary:
             }
             if mode in self.strict:
                 modes[mode]["strict"] = dict(self.strict[mode].figures)
+            if mode in self.verdicts:
+                modes[mode]["judge"] = self.verdicts[mode].as_dict()
         gain = asdict(self.gain) if self.gain else None
         return {**origin, "complete": self.complete, "modes": modes, "visual_gain": gain, "versions": _versions()}
 
@@ -103,7 +119,7 @@ class Summary:
     @property
     def figure(self) -> str:
         """The name of the headline figure; "" where nothing could be scored."""
-        return next(iter(next(iter(self.scores.values())).figures), "")
+        return next((name for scores in self.scores.values() for name in scores.figures), "")
 
     def _figures_of(self, mode: Mode) -> Table:
         scores = self.scores[mode]
@@ -135,9 +151,10 @@ class Summary:
 def summarise(
     benchmark: Benchmark, questions: Sequence[Question], out: Path, origin: Origin, *, strict: bool = False
 ) -> Summary:
-    """Score every file of answers in `out`, and compare seeing with guessing.
+    """Score every file of answers in `out`, or what a judge said of them, and compare seeing with guessing.
 
-    Raises EvaluationError where `strict` scoring is asked of a benchmark whose official scoring has no known fault.
+    Raises EvaluationError where `strict` scoring is asked of a benchmark whose official scoring has no known fault, and
+    for reviews of other answers.
     """
     if strict and not benchmark.faults:
         raise EvaluationError(
@@ -145,19 +162,28 @@ def summarise(
         )
     answers = {mode: read_answers(path) for mode in MODES if (path := answers_path(out, mode)).exists()}
     answers = {mode: given for mode, given in answers.items() if given}
-    scores = {mode: benchmark.score(questions, given) for mode, given in answers.items()}
+    judging = benchmark.judging()
+    verdicts = {} if judging is None else read_verdicts(judging, questions, answers, out)
+    texts = answers | {mode: own.texts for mode, own in verdicts.items()}
+    texts = {mode: texts[mode] for mode in MODES if mode in texts}
+    scores = {mode: benchmark.score(questions, said) for mode, said in texts.items()}
+    for mode, own in verdicts.items():
+        if not own.judged:
+            scores[mode] = replace(scores[mode], n=len(answers[mode]))
     marks = {mode: marked(questions, own.marks) for mode, own in scores.items()}
     gain = None
-    if "normal" in answers and "blind" in answers:
-        gain = _gain(benchmark, questions, answers["normal"], answers["blind"])
+    if "normal" in texts and "blind" in texts:
+        gain = _gain(benchmark, questions, texts["normal"], texts["blind"])
+    readable = texts | {mode: own.readable for mode, own in verdicts.items()}
     return Summary(
         origin=origin,
         scores=scores,
         gain=gain,
         marks=marks,
         intervals={mode: intervals(benchmark, own) for mode, own in marks.items()},
-        strict={mode: benchmark.score(questions, answers[mode], strict=True) for mode in answers if strict},
+        strict={mode: benchmark.score(questions, readable[mode], strict=True) for mode in texts if strict},
         faults=benchmark.faults if strict else "",
+        verdicts=verdicts,
     )
 
 
