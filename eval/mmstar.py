@@ -4,6 +4,7 @@ Paper:   Chen et al., Are We on the Right Way for Evaluating Large Vision-Langua
          arXiv:2403.20330
 Split:   val, all 1,500 questions: 250 in each of 6 categories (kinds), which have 3 axes each (18 groups)
 Files:   under --data or --data/MMStar: mmstar.parquet, of the dataset Lin-Chen/MMStar
+         --answers also takes the official scripts' workbooks, with the columns index and prediction
 Metric:  accuracy over all questions. The blind baseline (--mode normal,blind) gives the multi-modal gain of the paper
 Quirks:  an answer is right when, in small letters, it begins with the correct letter, whatever follows ("a dog" is A,
          "because" is B, "Answer: C" is A), or with a bracket, "option " or "the answer is " and the letter.
@@ -18,9 +19,10 @@ from pathlib import Path
 
 import llava_lite
 from llava_lite.conversation.message import Conversation
-from llava_lite.evaluation.benchmark import Benchmark, Mark, Question, QuestionId
+from llava_lite.evaluation.benchmark import Answer, Benchmark, Mark, Question, QuestionId
 from llava_lite.evaluation.choices import stated_letter
 from llava_lite.evaluation.command import main
+from llava_lite.evaluation.spreadsheets import read_xlsx
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
 
@@ -58,6 +60,12 @@ class MmStar(Benchmark):
                 letter = stated_letter(text, question.options) or stated_letter(text, LETTERS)
             marks[question.id] = Mark(float(letter in question.correct), letter)
         return marks
+
+    def read_answers(self, path: Path, questions: Sequence[Question]) -> list[Answer]:
+        if path.suffix != ".xlsx":
+            return super().read_answers(path, questions)
+        rows = read_xlsx(path, ["index", "prediction"])
+        return [Answer(row["index"], str(row["prediction"])) for row in rows if row["prediction"] is not None]
 
 
 def opening_letter(text: str) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 
 from llava_lite.evaluation.benchmark import Answer
 from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.spreadsheets import write_xlsx
 from tests.eval.benchmark_files import asked, load, mark_of, png, shade
 
 QUESTION = "Which one is the style of this image?\nOptions: A: oil, on canvas, B: ink, C: a photo, D: pixel"
@@ -85,6 +86,14 @@ def test_accuracy_is_over_all_by_category_and_by_axis(tmp_path: Path) -> None:
     assert scores.figures == {"accuracy": 0.5}
     assert scores.kinds["math"] == scores.groups["geometry"] == {"accuracy": 0.0, "n": 1}
     assert mark_of(mmstar, questions[1], "a", strict=True).parsed == "A"  # its options cannot be told
+
+
+def test_workbooks_of_the_official_scripts_are_read(tmp_path: Path) -> None:
+    mmstar = load("mmstar")
+    questions = mmstar.questions(write(tmp_path))
+    rows = [{"index": 0, "answer": "B", "prediction": "C"}, {"index": 7, "answer": "A", "prediction": None}]
+    write_xlsx(tmp_path / "llava_MMStar.xlsx", ["index", "answer", "prediction"], rows)
+    assert mmstar.read_answers(tmp_path / "llava_MMStar.xlsx", questions) == [Answer(0, "C")]
 
 
 def test_a_missing_file_is_named_with_its_source(tmp_path: Path) -> None:
