@@ -29,7 +29,7 @@ from llava_lite.recipes import report_mistakes
 
 SUFFIX = "\nAnswer with the option's letter from the given choices directly."
 FOLDERS = {"mask": "ai2d", "no_mask": "ai2d-no-mask"}
-FIELDS = {"question": str, "options": list, "answer": str}
+FIELDS: dict[str, type | tuple[type, ...]] = {"question": str, "options": list, "answer": (str, int)}
 
 
 class Ai2d(Benchmark):
@@ -53,7 +53,7 @@ class Ai2d(Benchmark):
         questions = []
         for number, row in enumerate(read_parquet(paths, FIELDS, images=["image"])):
             options = tuple(row["options"])
-            if row["answer"] not in map(str, range(len(options))):
+            if str(row["answer"]) not in map(str, range(len(options))):
                 raise EvaluationError(
                     f"{paths[0]}: row {number}: answer {row['answer']!r} is no place among its options"
                 )

@@ -66,7 +66,11 @@ class DocVqa(Benchmark):
         """Read the server's file; no rows where it is not there."""
         places = [data / folder / name for folder in FOLDERS for name in FILES[self.variant]]
         path = next((place for place in places if place.is_file()), None)
-        fields = {"questionId": int, "question": str, **({"answers": list} if self.variant == "val" else {})}
+        fields: dict[str, Any] = {
+            "questionId": (int, str),
+            "question": str,
+            **({"answers": list} if self.variant == "val" else {}),
+        }
         return read_split(path, fields, "image", ["documents", "spdocvqa_images"]) if path else []
 
     def _parquet(self, data: Path) -> list[dict[str, Any]]:
@@ -75,7 +79,12 @@ class DocVqa(Benchmark):
             self.locate(data, f"docvqa/spdocvqa_qas/{FILES[self.variant][0]}", f"DocVQA/DocVQA/{split}-*.parquet")
         ]
         optional = (list, type(None))
-        fields: dict[str, Any] = {"questionId": str, "question": str, "answers": optional, "question_types": optional}
+        fields: dict[str, Any] = {
+            "questionId": (int, str),
+            "question": str,
+            "answers": optional,
+            "question_types": optional,
+        }
         return read_parquet(paths, fields, images=["image"])
 
 

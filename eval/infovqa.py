@@ -70,7 +70,11 @@ class InfoVqa(Benchmark):
         """Read the server's file; no rows where it is not there."""
         places = [data / folder / FILES[self.variant] for folder in FOLDERS]
         path = next((place for place in places if place.is_file()), None)
-        fields = {"questionId": int, "question": str, **({"answers": list} if self.variant == "val" else {})}
+        fields: dict[str, Any] = {
+            "questionId": (int, str),
+            "question": str,
+            **({"answers": list} if self.variant == "val" else {}),
+        }
         return read_split(path, fields, "image_local_name", ["images", "infographicsvqa_images"]) if path else []
 
     def _parquet(self, data: Path) -> list[dict[str, Any]]:
@@ -79,7 +83,7 @@ class InfoVqa(Benchmark):
             self.locate(data, f"{FOLDERS[0]}/{FILES[self.variant]}", f"DocVQA/InfographicVQA/{split}-*.parquet")
         ]
         optional = (list, type(None))
-        fields: dict[str, Any] = {"questionId": str, "question": str, "answers": optional}
+        fields: dict[str, Any] = {"questionId": (int, str), "question": str, "answers": optional}
         fields |= {"answer_type": optional, "operation/reasoning": optional}
         return read_parquet(paths, fields, images=["image"])
 
