@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ID_FIELDS = ("question_id", "questionId", "id", "index", "pid", "image_id")
-TEXT_FIELDS = ("text", "prediction", "answer", "pred", "response", "caption")
+TEXT_FIELDS = ("text", "prediction", "pred", "predict", "response", "caption", "answer")
+"""`answer` comes last: results files hold the correct answer under that name, beside the model's response."""
 
 Fields = Mapping[str, type | tuple[type, ...]]
 

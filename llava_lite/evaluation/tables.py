@@ -38,8 +38,8 @@ def find_parquet(data: Path, folders: Sequence[str], split: str, config: str = "
 def read_parquet(paths: Sequence[Path], fields: Fields, images: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read the rows of parquet files, which have at least `fields`, of these types.
 
-    images: columns of pictures ({"bytes", "path"}, or a list of them): each becomes a FileSlice, None where there is
-    none. Raises EvaluationError for unreadable files and missing columns.
+    images: columns of pictures ({"bytes", "path"}, bare bytes, or a list of them): each becomes a FileSlice, None where
+    there is none. Raises EvaluationError for unreadable files and missing columns.
     """
     import datasets
     import pyarrow
@@ -84,7 +84,7 @@ def _slices(array: pyarrow.Array, file: Path, base: int, known: dict[bytes, File
         flat = _slices(array.flatten(), file, base, known)
         counts = [len(row) if row is not None else 0 for row in array]
         return [flat[end - count : end] for end, count in zip(accumulate(counts), counts, strict=True)]
-    cells = array.field("bytes")
+    cells = array.field("bytes") if pyarrow.types.is_struct(array.type) else array
     _, bounds, data = cells.buffers()
     starts = np.frombuffer(bounds, np.int64 if pyarrow.types.is_large_binary(cells.type) else np.int32)
     found: list[FileSlice | None] = []

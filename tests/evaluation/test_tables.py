@@ -54,6 +54,15 @@ def test_equal_pictures_are_one(tmp_path: Path) -> None:
     assert len(pictures) == 3 and all(isinstance(picture, FileSlice) for picture in pictures)
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_pictures_may_be_bare_bytes(tmp_path: Path, kind: str) -> None:
+    rows = {"id": [0, 1, 2], "image": [png(7)["bytes"], None, png(9)["bytes"]]}
+    features = datasets.Features({"id": datasets.Value("int64"), "image": datasets.Value(kind)})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "pixels.parquet")
+    read = read_parquet([tmp_path / "pixels.parquet"], {"id": int}, images=["image"])
+    assert [None if row["image"] is None else shade(row["image"]) for row in read] == [7, None, 9]
+
+
 @pytest.mark.parametrize("place", ["Pixels/data", "Pixels", "pixels/data", "data", "."])
 def test_a_split_is_found_where_people_put_it(tmp_path: Path, place: str) -> None:
     files = [tmp_path / place / f"test-{number}.parquet" for number in range(2)]
