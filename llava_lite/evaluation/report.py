@@ -50,7 +50,7 @@ def report(summary: Summary, questions: Sequence[Question], answers: Mapping[Mod
 def bars(summary: Summary) -> Bars:
     """Compare the headline figure of all questions and of each kind, mode by mode."""
     groups: dict[str, dict[str, float]] = {
-        "all": {m: headline(s.figures) for m, s in summary.scores.items() if s.figures}
+        summary.whole: {m: headline(s.figures) for m, s in summary.scores.items() if s.figures}
     }
     for mode, scores in summary.scores.items():
         for kind, figures in list(scores.kinds.items())[:MAX_BARS]:

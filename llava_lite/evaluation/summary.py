@@ -73,6 +73,11 @@ class Summary:
         return [f"{mode}: {note}" for mode, own in self.verdicts.items() for note in own.notes(mode)]
 
     @property
+    def whole(self) -> str:
+        """What to call the figures over everything that is answered."""
+        return "all" if self.complete else "PARTIAL"
+
+    @property
     def title(self) -> str:
         parts = (self.origin.benchmark, self.origin.model, self.partial, self.unjudged)
         return " · ".join(part for part in parts if part)
@@ -127,10 +132,10 @@ class Summary:
         rows = [[kind, *_cells(figures, names)] for kind, figures in scores.kinds.items()]
         if mode in self.strict:
             strict = self.strict[mode]
-            rows.append(["all, strict", str(strict.n), *_cells(strict.figures, names)[1:]])
+            rows.append([f"{self.whole}, strict", str(strict.n), *_cells(strict.figures, names)[1:]])
         cells = _cells(scores.figures, names)[1:]
         cells[:1] = [_with_interval(cell, self.intervals[mode].get(self.figure)) for cell in cells[:1]]
-        return Table(self.title, ["", "n", *names], [*rows, ["all", str(scores.n), *cells]])
+        return Table(self.title, ["", "n", *names], [*rows, [self.whole, str(scores.n), *cells]])
 
     def _row(self, kind: str | None) -> list[str]:
         """The headline of one kind, or of all, in each mode."""
@@ -144,7 +149,7 @@ class Summary:
             gain = self.gain.overall if kind is None else self.gain.kinds.get(kind)
             interval = self.gain.ci95 if kind is None else None
             cells.append("" if gain is None else _with_interval(f"{gain:+.3f}", interval))
-        label = "all" if kind is None else kind
+        label = self.whole if kind is None else kind
         return [label, "/".join(str(count) for count in dict.fromkeys(counts)), *cells]
 
 

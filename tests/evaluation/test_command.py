@@ -1,6 +1,7 @@
 """Answers made elsewhere, strict scoring and variants, through the command that people use."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -74,8 +75,9 @@ def test_other_answers_do_not_take_the_place_of_those_scored_before(data: Path, 
         score(Pixels(), data, write_answers(tmp_path, ROWS[:-1]))
 
 
-def test_a_part_of_the_answers_is_marked(data: Path, tmp_path: Path) -> None:
+def test_a_part_of_the_answers_is_marked(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = score(Pixels(), data, write_answers(tmp_path, ROWS[:-1]))
+    assert re.search(r"│ PARTIAL +│ 19 │", capsys.readouterr().out)
     assert (scores["complete"], scores["modes"]["normal"]["n"], scores["modes"]["normal"]["total"]) == (False, 19, 20)
 
 
