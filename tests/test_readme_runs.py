@@ -95,3 +95,11 @@ def test_the_exports_and_what_opens_in_transformers(home: Path) -> None:
         if path.suffix in (".safetensors", ".gguf")
     }
     assert made == {"transformers", "original", "gguf"}
+
+
+@pytest.mark.slow
+def test_evaluating_and_comparing(home: Path) -> None:
+    (home / "eval").symlink_to(ROOT / "eval")
+    (language, text), _card = section("Evaluate")  # a card is of a run that was trained: tests/card
+    printed = run(language, text, home)
+    assert "visual gain" in printed and "McNemar" in printed
