@@ -78,7 +78,7 @@ class Vqav2(Benchmark):
         "LLaVA's eval.zip (github.com/haotian-liu/LLaVA, docs/Evaluation.md), visualqa.org/download.html, COCO images, "
         "or lmms-lab/VQAv2 at the Hugging Face hub as the folder VQAv2"
     )
-    _submitted: Sequence[QuestionId] = ()
+    _submitted: Sequence[QuestionId] = ()  # read with the questions of test-dev: all that its submission names
 
     def questions(self, data: Path) -> list[Question]:
         split = SPLITS[self.variant]

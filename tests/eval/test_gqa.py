@@ -116,12 +116,16 @@ def test_binary_and_open_questions_and_each_type_have_their_figures(tmp_path: Pa
 
 
 def test_distribution_compares_all_answers_of_a_group_with_all_correct_ones(tmp_path: Path) -> None:
+    correct = [("dog", "animal"), ("cat", "animal"), ("cat", "animal"), ("red", "color"), ("yes", None)]
+    rows = {str(i): row("?", answer, "query", group=group) for i, (answer, group) in enumerate(correct)}
+    write_json(tmp_path / NAME, rows)
     benchmark = load("gqa")
-    questions = benchmark.questions(write_gqa(tmp_path))
-    swapped = score(benchmark, questions, ["no", "cat", "dog", "cat"])  # every one as often as it is correct
-    assert swapped.figures["distribution"] == 0
-    other = score(benchmark, questions, ["yes", "dog", "dog", "horse"])  # dog (2 - 1)^2 / 1, cat (0 - 2)^2 / 2
-    assert other.figures["distribution"] == pytest.approx((1 + 2) / 100)
+    questions = benchmark.questions(tmp_path)
+    swapped = score(benchmark, questions, ["cat", "dog", "Cat.", "red", "no"])  # each as often as it is correct
+    assert (swapped.figures["accuracy"], swapped.figures["distribution"]) == (0.4, 0)
+    # animals: dog (2 - 1)^2 / 1, cat (0 - 2)^2 / 2, weighted by 3; colors: red (0 - 1)^2 / 1, weighted by 1
+    other = score(benchmark, questions, ["dog", "dog", "horse", "blue", "yes"])
+    assert other.figures["distribution"] == pytest.approx((3 * 3 + 1 * 1) / 4 / 100)
 
 
 def test_questions_that_are_not_balanced_count_for_nothing(tmp_path: Path) -> None:

@@ -92,12 +92,12 @@ def test_the_prompt_permits_to_say_unanswerable(tmp_path: Path) -> None:
 def test_a_submission_names_images_in_the_order_of_the_question_file(tmp_path: Path) -> None:
     benchmark = load("vizwiz")
     questions = benchmark.questions(write_test(tmp_path))
-    (path,) = benchmark.submit(questions, [Answer(0, "A can."), Answer(1, "Unanswerable")], tmp_path / "out")
+    (path,) = benchmark.submit(questions, [Answer(0, "A man's can."), Answer(1, "Unanswerable")], tmp_path / "out")
     assert json.loads(path.read_text()) == [
         {"image": NAMES[1], "answer": "unanswerable"},
-        {"image": NAMES[0], "answer": "can"},
+        {"image": NAMES[0], "answer": "man 's can"},
     ]
-    assert benchmark.read_answers(path, questions) == [Answer(1, "unanswerable"), Answer(0, "can")]
+    assert benchmark.read_answers(path, questions) == [Answer(1, "unanswerable"), Answer(0, "man 's can")]
     assert load("vizwiz", "val").submit([], [], tmp_path / "none") == []
 
 
