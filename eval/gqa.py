@@ -30,7 +30,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Question, QuestionId, Scores, Sums, join
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import EvaluationError, check_row, read_json, write_whole
+from llava_lite.evaluation.files import EvaluationError, check_row, read_object, write_whole
 from llava_lite.evaluation.metrics import ratio
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
@@ -53,12 +53,10 @@ class Gqa(Benchmark):
         tables = find_parquet(data, ["GQA"], "testdev", f"{NAME}_instructions")
         if tables and not any((data / place).is_file() for place in places):
             return self._from_tables(tables, data)
-        path = self.locate(data, *places)
+        path = self.locate(data, *places, f"GQA/{NAME}_instructions/testdev-*.parquet")
         folders = [data / place for place in ("gqa/data/images", "gqa/images", "images")]
         images = next((folder for folder in folders if folder.is_dir()), folders[0])
-        rows = read_json(path)
-        if not isinstance(rows, dict):
-            raise EvaluationError(f"{path}: not an object of questions by id; is this the right file?")
+        rows = read_object(path)
         for id, row in rows.items():
             check_row(row, FIELDS, f"{path}, question {id}")
         return [ask(id, row, images / f"{row['imageId']}.jpg") for id, row in rows.items()]

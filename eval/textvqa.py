@@ -55,7 +55,7 @@ class TextVqa(Benchmark):
         tables = find_parquet(data, ["textvqa"], "validation")
         if tables and not any((data / place).is_file() for place in places):
             return from_tables(tables, ocr=ocr)
-        path = self.locate(data, *places)
+        path = self.locate(data, *places, "textvqa/data/validation-*.parquet")
         rows = check_row(read_json(path), {"data": list}, str(path))["data"]
         people = {key(check_row(row, FIELDS, str(path))): row["answers"] for row in rows}
         prompts = self._prompts(data) if ocr else {key(row): row["question"] + SUFFIX for row in rows}

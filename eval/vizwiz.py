@@ -62,7 +62,7 @@ class VizWiz(Benchmark):
         tables = find_parquet(data, ["VizWiz-VQA"], self.variant)
         if tables and not any((data / place).is_file() for place in places):
             return from_tables(tables, scored=scored)
-        path = self.locate(data, *places)
+        path = self.locate(data, *places, f"VizWiz-VQA/data/{self.variant}-*.parquet")
         folders = [data / "vizwiz" / self.variant, data / self.variant]
         images = next((folder for folder in folders if folder.is_dir()), folders[0])
         return from_llava(path, images) if path.suffix == ".jsonl" else from_annotations(path, images, scored=scored)

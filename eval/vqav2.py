@@ -54,6 +54,11 @@ class Split:
         names = [f"llava_vqav2_mscoco_{self.coco}.jsonl", f"v2_OpenEnded_mscoco_{self.coco}_questions.json"]
         return [f"{folder}{name}" for name in names for folder in ("vqav2/", "")]
 
+    @property
+    def parquet(self) -> str:
+        """Where its parquet files may lie, for the message about what is missing."""
+        return f"VQAv2/data/{self.table}-*.parquet"
+
 
 SPLITS = {
     "test-dev": Split("test-dev2015", "test2015", "testdev"),
@@ -85,7 +90,7 @@ class Vqav2(Benchmark):
         self._submitted = self._ids(data) if self.variant == "test-dev" else ()
         if in_tables(data, split):
             return from_tables(find_parquet(data, TABLES, split.table), scored=self.variant == "val")
-        path = self.locate(data, *split.places)
+        path = self.locate(data, *split.places, split.parquet)
         people = self._people(path.parent) if self.variant == "val" else {}
         places = [folder / split.images for folder in (data / "vqav2", data, data / "coco")]
         images = next((place for place in places if place.is_dir()), places[0])
@@ -125,7 +130,7 @@ class Vqav2(Benchmark):
         if in_tables(data, split):
             rows = read_parquet(find_parquet(data, TABLES, split.table), {"question_id": int})
             return [row["question_id"] for row in rows]
-        return [id for id, _, _ in asked(self.locate(data, *split.places), split)]
+        return [id for id, _, _ in asked(self.locate(data, *split.places, split.parquet), split)]
 
     def _people(self, folder: Path) -> dict[QuestionId, dict[str, Any]]:
         """Read what people answered to each question, and of what types it is."""

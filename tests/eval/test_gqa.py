@@ -194,5 +194,5 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=re.escape("question 202: needs 'answer' (str)")):
         load("gqa").questions(tmp_path)
     write_json(tmp_path / NAME, [])
-    with pytest.raises(EvaluationError, match="not an object of questions"):
+    with pytest.raises(EvaluationError, match="a list where an object is expected"):
         load("gqa").questions(tmp_path)
