@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-ID_FIELDS = ("question_id", "questionId", "id", "index", "pid", "image_id")
+ID_FIELDS = ("question_id", "questionId", "id", "index", "pid", "image_id", "image")
 TEXT_FIELDS = ("text", "prediction", "pred", "predict", "response", "caption", "answer")
 """`answer` comes last: results files hold the correct answer under that name, beside the model's response."""
 

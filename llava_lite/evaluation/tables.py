@@ -38,21 +38,25 @@ def find_parquet(data: Path, folders: Sequence[str], split: str, config: str = "
 def read_parquet(paths: Sequence[Path], fields: Fields, images: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read the rows of parquet files, which have at least `fields`, of these types.
 
+    Other columns are left alone: the pictures of a large split would be copied for nothing.
+
     images: columns of pictures ({"bytes", "path"}, bare bytes, or a list of them): each becomes a FileSlice, None where
     there is none. Raises EvaluationError for unreadable files and missing columns.
     """
     import datasets
-    import pyarrow
+    import pyarrow.parquet
 
+    columns = [*fields, *images]
     try:
-        table = datasets.Dataset.from_parquet([str(path) for path in paths])
+        there = pyarrow.parquet.read_schema(paths[0]).names
+        missing = [name for name in columns if name not in there]
+        table = None if missing else datasets.Dataset.from_parquet([str(path) for path in paths], columns=columns)
     except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         raise EvaluationError(f"{paths[0]}: cannot be read ({error}); download it anew") from None
-    missing = [name for name in [*fields, *images] if name not in table.column_names]
-    if missing:
-        there = ", ".join(table.column_names)
-        raise EvaluationError(f"{paths[0]}: no column {', '.join(missing)} among {there}; is this the right dataset?")
-    rows = table.select_columns([name for name in table.column_names if name in fields]).to_list()
+    if table is None:
+        named = f"no column {', '.join(missing)} among {', '.join(there)}"
+        raise EvaluationError(f"{paths[0]}: {named}; is this the right dataset?")
+    rows = table.select_columns(list(fields)).to_list()
     for number, row in enumerate(rows):
         check_row(row, fields, f"{paths[0].parent}, row {number}")
     for name in images:

@@ -1,5 +1,6 @@
 """What the tests of the eval files share: small files as people download them, and the commands run on them."""
 
+import gzip
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from llava_lite.cli import app
-from llava_lite.evaluation.benchmark import Answer, Benchmark, Mark, Question
+from llava_lite.evaluation.benchmark import Answer, Benchmark, Mark, Question, Scores
 from llava_lite.evaluation.command import load_benchmark
 from llava_lite.images.loading import load_image
 
@@ -45,14 +46,23 @@ def write_png(path: Path, shade: int) -> None:
     path.write_bytes(png(shade))
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def unpack(packed: Path, path: Path) -> Path:
+    """Write a .gz file of the reference scores as it is downloaded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    return path
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -62,7 +72,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         if any(isinstance(row[name], bytes) for row in rows):
             table = table.cast_column(name, datasets.Image())
-        elif any(isinstance(row[name], list) and isinstance(row[name][0], bytes) for row in rows):
+        elif any(isinstance(row[name], list) and any(isinstance(v, bytes) for v in row[name]) for row in rows):
             table = table.cast_column(name, datasets.Sequence(datasets.Image()))
     table.to_parquet(path)
 
@@ -78,6 +88,12 @@ def asked(question: Question) -> tuple[str, int]:
     (message,) = question.conversation.messages
     assert message.num_leading_images == len(message.images)
     return message.text, len(message.images)
+
+
+def score(benchmark: Benchmark, questions: Sequence[Question], texts: Sequence[str], *, strict: bool = False) -> Scores:
+    """Score one answer to each question, in their order."""
+    answers = [Answer(question.id, text) for question, text in zip(questions, texts, strict=True)]
+    return benchmark.score(questions, answers, strict=strict)
 
 
 def mark_of(benchmark: Benchmark, question: Question, text: str, *, strict: bool = False) -> Mark:

@@ -63,6 +63,19 @@ def test_pictures_may_be_bare_bytes(tmp_path: Path, kind: str) -> None:
     assert [None if row["image"] is None else shade(row["image"]) for row in read] == [7, None, 9]
 
 
+def test_columns_not_asked_for_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = []
+    from_parquet = datasets.Dataset.from_parquet
+
+    def spy(*args: object, **options: object) -> datasets.Dataset:
+        copied.append(from_parquet(*args, **options))
+        return copied[0]
+
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", spy)
+    rows = read_parquet(write_parquet(tmp_path / "data"), {"id": int})
+    assert rows == [{"id": number} for number in range(7)] and copied[0].column_names == ["id"]
+
+
 @pytest.mark.parametrize("place", ["Pixels/data", "Pixels", "pixels/data", "data", "."])
 def test_a_split_is_found_where_people_put_it(tmp_path: Path, place: str) -> None:
     files = [tmp_path / place / f"test-{number}.parquet" for number in range(2)]
