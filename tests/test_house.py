@@ -58,6 +58,8 @@ ROWS = {
     # fetches images where its operator allows it
     "serve": row(f"{ABOVE_A_MODEL} images.fetching", never="torch transformers datasets"),
     "chat": row(ABOVE_A_MODEL, never="torch datasets"),
+    # `generation` and DTYPES: it is where lmms-eval's command line opens a checkpoint
+    "lmms_eval_plugin": row("generation conversation checkpoint.proof", outside="lmms_eval tqdm torch"),
     # reckons with the modules that a run would make and reads what it would read; `training` for what engines hold
     "budget": row("flops config recipes models checkpoint training data processor images", never="PIL"),
     # reads what training, data and evaluation wrote, in the words of those who wrote it
