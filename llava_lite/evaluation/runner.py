@@ -87,9 +87,9 @@ def ask(
             task = progress.add_task(
                 f"{benchmark.name} {origin.mode}", total=len(asked), completed=len(asked) - len(due)
             )
-            for start in range(0, len(due), batch_size):
-                batch = due[start : start + batch_size]
-                texts = model.reply([question.conversation for question in batch], sampling)
+            batches = [due[start : start + batch_size] for start in range(0, len(due), batch_size)]
+            asked_of = ([question.conversation for question in batch] for batch in batches)
+            for batch, texts in zip(batches, model.replies(asked_of, sampling), strict=True):
                 file.append(zip(batch, (text.strip() for text in texts), strict=True))
                 progress.advance(task, len(batch))
 

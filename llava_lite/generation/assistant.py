@@ -13,6 +13,7 @@ from llava_lite.checkpoint.folder import load as load_checkpoint
 from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.example import Example
+from llava_lite.generation.ahead import ahead
 from llava_lite.generation.chat_model import Sampling, Score, TooLong
 from llava_lite.generation.decoding import Decoder, Row
 from llava_lite.generation.kept import Conversations, fingerprint
@@ -88,14 +89,14 @@ class Assistant:
         Raises ConversationError, ImageError or ProcessorError for what cannot be asked, GenerationError for one that
         is too long.
         """
-        if not conversations:
-            return []
-        rows = [self.prepare(conversation, sampling) for conversation in conversations]
-        decoder = self.decoder(keep=len(rows) == 1)
-        decoder.join(rows)
-        while decoder.release():
-            decoder.step()
-        return [row.text for row in rows]
+        return self._answer([self.prepare(conversation, sampling) for conversation in conversations])
+
+    def replies(
+        self, batches: Iterable[Sequence[Conversation]], sampling: Sampling = Sampling()
+    ) -> Iterator[list[str]]:
+        """Answer batch after batch; the next one's images are opened while one is answered. Raises as `reply` does."""
+        for rows in ahead(batches, lambda conversation: self.prepare(conversation, sampling)):
+            yield self._answer(rows)
 
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece; the pieces joined are what `reply` gives. Stop reading to stop it."""
@@ -157,6 +158,15 @@ class Assistant:
     def forget(self) -> None:
         """Give up what is kept of conversations for their next turns, and its memory."""
         self._conversations.clear()
+
+    def _answer(self, rows: Sequence[Row]) -> list[str]:
+        if not rows:
+            return []
+        decoder = self.decoder(keep=len(rows) == 1)
+        decoder.join(rows)
+        while decoder.release():
+            decoder.step()
+        return [row.text for row in rows]
 
     def _fit(self, conversation: Conversation, sampling: Sampling) -> tuple[Conversation, int]:
         """Return a conversation that leaves the context room for an answer, and how many turns it has lost for that.

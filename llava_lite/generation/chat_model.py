@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -69,6 +69,13 @@ class ChatModel(Protocol):
     def reply(self, conversations: Sequence[Conversation], sampling: Sampling = Sampling()) -> list[str]:
         """Answer each conversation; the answers come in the order asked."""
         ...
+
+    def replies(
+        self, batches: Iterable[Sequence[Conversation]], sampling: Sampling = Sampling()
+    ) -> Iterator[list[str]]:
+        """Answer batch after batch, as `reply` does. One who can opens the next one's images meanwhile."""
+        for batch in batches:
+            yield self.reply(batch, sampling)
 
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece; the pieces joined are the whole answer. Stop reading to stop it."""

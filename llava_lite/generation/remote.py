@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llava_lite.conversation.message import Conversation, ConversationError
-from llava_lite.generation.chat_model import GenerationError, Sampling, Score
+from llava_lite.generation.chat_model import ChatModel, GenerationError, Sampling, Score
 from llava_lite.generation.completions import check_finish, read_answer, read_models, read_piece, short, write_request
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _REMEDIES = {
 }
 
 
-class RemoteChat:
+class RemoteChat(ChatModel):
     """Asks an endpoint, several conversations at once.
 
     base_url: http(s)://HOST:PORT, where /v1 is added, or with the path that it has

@@ -16,7 +16,7 @@ from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Benchmark, Mark, Question, QuestionId
 from llava_lite.evaluation.files import read_rows
 from llava_lite.evaluation.runner import run
-from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.chat_model import ChatModel, Sampling
 from llava_lite.images.loading import load_image
 
 PIXEL_WORLD = Path(__file__)
@@ -61,7 +61,7 @@ class Pixels(Benchmark):
 
 
 @dataclass
-class PixelModel:
+class PixelModel(ChatModel):
     """Names the color of the first pixel; "red" in the dark. `asked` keeps every conversation, in batches."""
 
     name: str = "pixel-model"
