@@ -95,11 +95,21 @@ class Score:
         return sum(self.log_probs)
 
 
+Choice = tuple[Conversation, Sequence[str]]
+"""A question, and what an answer to it may begin with."""
+
+
 class ScoringModel(ChatModel, Protocol):
     """A ChatModel that also tells how likely it holds a given answer."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Score the last answer of each conversation, which ends with it, given all before. Raises GenerationError."""
+        ...
+
+    def score_options(self, batches: Iterable[Sequence[Choice]]) -> Iterator[list[list[float]]]:
+        """Tell of each question how likely an answer to it begins with each of its options: log-probabilities, without
+        an end mark. Batch after batch, as `replies`. Raises GenerationError.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""What is needed next is made ready meanwhile: in order, one batch ahead and no more, and mistakes where they are due."""
+"""What is needed next is made ready meanwhile: in order, one batch ahead and no more, mistakes where they are due."""
 
 import threading
 from queue import SimpleQueue
