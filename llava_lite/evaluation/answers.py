@@ -6,14 +6,13 @@ A killed run goes on where it stopped: a line torn by the kill is cut off, and i
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
 from llava_lite.evaluation.benchmark import Answer, Question, join
-from llava_lite.evaluation.files import EvaluationError, read_rows, write_whole
+from llava_lite.evaluation.files import EvaluationError, open_for_more, read_rows, write_whole
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
 
@@ -29,10 +28,8 @@ class AnswersFile:
         out.mkdir(parents=True, exist_ok=True)
         path = answers_path(out, origin.mode)
         self._model_id = origin.model
-        self._file = path.open("a+b")
+        self._file = open_for_more(path)
         try:
-            _lock(self._file.fileno(), path)
-            self._cut_torn_line()
             if not path.stat().st_size:
                 write_whole(origin_path(path), json.dumps(asdict(origin), indent=1))
             self.answers = read_answers(path)
@@ -45,10 +42,6 @@ class AnswersFile:
         lines = "".join(_line(question, text, self._model_id) for question, text in answered)
         self._file.write(lines.encode("utf-8", errors="backslashreplace"))  # a lone surrogate as JSON escape
         self._file.flush()
-
-    def _cut_torn_line(self) -> None:
-        self._file.seek(0)
-        self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def __enter__(self) -> AnswersFile:
         return self
@@ -105,14 +98,3 @@ def _line(question: Question, text: str, model: str) -> str:
     prompt = question.conversation.messages[-1].text
     row = {"question_id": question.id, "prompt": prompt, "text": text, "model_id": model}
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _lock(file: int, path: Path) -> None:
-    """Refuse a second writer; the lock goes when its process does."""
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvaluationError(f"{path}: another process is answering into this file; wait for it") from None

@@ -6,9 +6,10 @@ Whatever a file lacks is an EvaluationError that names the file, the line and th
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ID_FIELDS = ("question_id", "questionId", "id", "index", "pid", "image_id")
 TEXT_FIELDS = ("text", "prediction", "answer", "pred", "response", "caption")
@@ -85,8 +86,34 @@ def _answer(row: Any, where: str) -> tuple[int | str, str]:
     return found[0], found[1]
 
 
+def open_for_more(path: Path) -> BinaryIO:
+    """Open a JSON Lines file to append to it, alone; a line torn by a kill is cut off.
+
+    Raises EvaluationError where another process has it open so; the lock goes when its process does.
+    """
+    file = path.open("a+b")
+    try:
+        _lock(file.fileno(), path)
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
     temporary.replace(path)
+
+
+def _lock(file: int, path: Path) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvaluationError(f"{path}: another process is answering into this file; wait for it") from None
