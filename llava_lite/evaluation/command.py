@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from llava_lite import distributed
 from llava_lite.evaluation.answers import write_foreign
 from llava_lite.evaluation.benchmark import Benchmark, Question
 from llava_lite.evaluation.files import EvaluationError
@@ -59,10 +60,18 @@ class Request:
 
 
 def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> dict[str, dict[str, Any]]:
-    """Run benchmarks with one model load; print a table each, return the scores.json of each by its name."""
+    """Run benchmarks with one model load; print a table each, return the scores.json of each by its name.
+
+    Of several processes each loads the model and answers its share; the main one scores, prints and returns.
+    """
+    if request.model is None and not distributed.is_main():
+        return {}
+    shared = request.model is not None and distributed.world_size() > 1
     asked = [
         read_questions(benchmark, request.data) for benchmark in benchmarks
     ]  # a missing file speaks before the load
+    if shared:
+        distributed.start(apart=True)
     model = load(request.model) if request.model is not None else None
     results = {}
     for benchmark, questions in zip(benchmarks, asked, strict=True):
@@ -73,11 +82,24 @@ def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> d
             origin = Origin.of(benchmark, questions, model)
             for mode in request.modes:
                 here = replace(origin, mode=mode)
-                ask(benchmark, questions, model, here, out=out, limit=request.limit, batch_size=request.batch_size)
+                ask(
+                    benchmark,
+                    questions,
+                    model,
+                    here,
+                    out=out,
+                    limit=request.limit,
+                    batch_size=request.batch_size,
+                    shared=shared,
+                )
+        if not distributed.is_main():
+            continue
         summary = publish(benchmark, questions, origin, out, strict=request.strict)
         results[benchmark.name] = summary.as_dict()
         print_table(summary.table())
         Console().print(Text(f"{out / 'report.html'}"))
+    if shared:
+        distributed.stop()
     return results
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llava_lite.evaluation.answers import AnswersFile, answers_path, marks_path, read_answers
+from llava_lite import distributed
+from llava_lite.evaluation.answers import answers_path, marks_path, open_answers, read_answers
 from llava_lite.evaluation.benchmark import Benchmark, Question, Scores
 from llava_lite.evaluation.comparison import marks_as_lines
 from llava_lite.evaluation.files import EvaluationError, write_whole
@@ -70,23 +71,27 @@ def ask(
     out: Path,
     limit: int | None,
     batch_size: int,
+    shared: bool = False,
 ) -> None:
     """Ask, in the mode of `origin`, what is not yet answered in `out`.
 
     The longest questions come first, so that a batch too large for the memory fails at once.
+    shared: all processes of the run do so together, each with its share of the questions and its own model
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise EvaluationError(f"batch size {batch_size}, limit {limit}: both start at 1")
     asked = in_mode(questions, origin.mode)[:limit]
-    with AnswersFile(out, origin) as file:
+    with open_answers(out, origin, shared=shared) as file:
         answered = {answer.question_id for answer in file.answers}
         due = sorted((q for q in asked if q.id not in answered), key=_length, reverse=True)
+        num_answered = len(asked) - len(due)
+        if shared:
+            due = due[distributed.rank() :: distributed.world_size()]
         _check_images(benchmark, due)
         sampling = Sampling(max_new_tokens=benchmark.max_new_tokens)
         with _progress() as progress:
-            task = progress.add_task(
-                f"{benchmark.name} {origin.mode}", total=len(asked), completed=len(asked) - len(due)
-            )
+            shown = f"{benchmark.name} {origin.mode}"
+            task = progress.add_task(shown, total=num_answered + len(due), completed=num_answered)
             batches = [due[start : start + batch_size] for start in range(0, len(due), batch_size)]
             asked_of = ([question.conversation for question in batch] for batch in batches)
             for batch, texts in zip(batches, model.replies(asked_of, sampling), strict=True):
@@ -128,4 +133,5 @@ def _length(question: Question) -> tuple[int, int]:
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    shown = Console(stderr=True, quiet=not distributed.is_main())
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=shown)
