@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 QUANTIZE = "Hold the language model in 4bit or 8bit, in a quarter or half of the memory.  [default: as the checkpoint]"
 MODEL = "A checkpoint folder, a hub id, or the address of a server: http://HOST:PORT[/v1][#NAME]."
 Scoring = Literal["official", "strict"]
+Choices = Literal["generate", "likelihood"]
 
 
 class Door(TyperGroup):
@@ -100,6 +101,7 @@ def eval(
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first questions.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
     scoring: Annotated[Scoring, typer.Option(help="strict: as it should be beside as it is done.")] = "official",
+    choices: Annotated[Choices, typer.Option(help="likelihood: the likeliest letter of those offered.")] = "generate",
     processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each device.")] = 1,
 ) -> None:
     """Ask a model the questions of benchmarks and score them."""
@@ -118,6 +120,7 @@ def eval(
         limit=limit,
         batch_size=batch_size,
         strict=scoring == "strict",
+        by_likelihood=choices == "likelihood",
     )
     benchmarks = [find_benchmark(name) for name in names]
     if processes > 1 and world_size() == 1:

@@ -27,10 +27,10 @@ from llava_lite.evaluation.modes import MODES, Mode, read_modes
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table
 from llava_lite.evaluation.runner import ask, publish, read_questions
-from llava_lite.generation.chat_model import ChatModel
+from llava_lite.generation.chat_model import ScoringModel
 from llava_lite.recipes import find
 
-Load = Callable[[str], ChatModel]
+Load = Callable[[str], ScoringModel]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Request:
     model:   a checkpoint folder, a hub id or http://HOST:PORT[#NAME]
     answers: a file or folder of answers, to be scored without a model
     strict:  score as official, and strictly beside it
+    by_likelihood: choose among a question's options by how likely the model holds each letter
     """
 
     data: Path
@@ -50,13 +51,17 @@ class Request:
     limit: int | None = None
     batch_size: int = 16
     strict: bool = False
+    by_likelihood: bool = False
 
     def __post_init__(self) -> None:
         """Raises EvaluationError for what does not go together."""
         if (self.model is None) == (self.answers is None):
             raise EvaluationError("give either --model, which is asked, or --answers, which are scored")
-        if self.answers is not None and (list(self.modes) != ["normal"] or self.limit is not None):
-            raise EvaluationError("--mode and --limit are for asking a model; --answers are scored as they are")
+        asking = list(self.modes) != ["normal"] or self.limit is not None or self.by_likelihood
+        if self.answers is not None and asking:
+            raise EvaluationError(
+                "--mode, --limit and --choices are for asking a model; --answers are scored as they are"
+            )
 
 
 def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> dict[str, dict[str, Any]]:
@@ -70,16 +75,21 @@ def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> d
     asked = [
         read_questions(benchmark, request.data) for benchmark in benchmarks
     ]  # a missing file speaks before the load
+    for benchmark, questions in zip(benchmarks, asked, strict=True):
+        _check(benchmark, questions, request)
     if shared:
         distributed.start(apart=True)
     model = load(request.model) if request.model is not None else None
+    chooser = model if request.by_likelihood else None
+    if chooser is not None:
+        chooser.score_options([])  # one who cannot says so
     results = {}
     for benchmark, questions in zip(benchmarks, asked, strict=True):
         out = _folder(request, benchmark, alone=len(benchmarks) == 1)
         if model is None:
             origin = _answered_elsewhere(benchmark, questions, request, out)
         else:
-            origin = Origin.of(benchmark, questions, model)
+            origin = Origin.of(benchmark, questions, model, by_likelihood=chooser is not None)
             for mode in request.modes:
                 here = replace(origin, mode=mode)
                 ask(
@@ -90,6 +100,7 @@ def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> d
                     out=out,
                     limit=request.limit,
                     batch_size=request.batch_size,
+                    chooser=chooser,
                     shared=shared,
                 )
         if not distributed.is_main():
@@ -120,10 +131,13 @@ def main(benchmark: type[Benchmark], load: Load) -> None:
     parser.add_argument("--limit", type=int, help="ask only the first so many questions: a partial result")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--scoring", choices=["official", "strict"], default="official", help="strict: both, compared")
+    told = "likelihood: the likeliest of the letters that a question offers"
+    parser.add_argument("--choices", choices=["generate", "likelihood"], default="generate", help=told)
     asked = vars(parser.parse_args())
     variant = asked.pop("variant", "")
     modes, strict = read_modes([asked.pop("mode")]), asked.pop("scoring") == "strict"
-    evaluate([benchmark(variant)], Request(**asked, modes=modes, strict=strict), load)
+    by_likelihood = asked.pop("choices") == "likelihood"
+    evaluate([benchmark(variant)], Request(**asked, modes=modes, strict=strict, by_likelihood=by_likelihood), load)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -145,6 +159,18 @@ def load_benchmark(path: Path, variant: str = "") -> Benchmark:
     if len(found) != 1:
         raise EvaluationError(f"{path}: has {len(found)} Benchmark subclasses; an eval file has one")
     return found[0](variant)
+
+
+def _check(benchmark: Benchmark, questions: Sequence[Question], request: Request) -> None:
+    """Raise EvaluationError for what a benchmark does not have, before anything is loaded."""
+    if request.strict and not benchmark.faults:
+        raise EvaluationError(
+            f"{benchmark.name}: no fault is known of its official scoring; leave out --scoring strict"
+        )
+    if request.by_likelihood and not any(question.options for question in questions):
+        raise EvaluationError(
+            f"{benchmark.name}: no question of it offers options to choose from; leave out --choices likelihood"
+        )
 
 
 def _answered_elsewhere(benchmark: Benchmark, questions: Sequence[Question], request: Request, out: Path) -> Origin:

@@ -11,7 +11,6 @@ from typing import Any
 
 from llava_lite.evaluation.answers import answers_path, read_answers
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Question, Scores
-from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.intervals import Interval, Marked, difference_intervals, intervals, marked
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
@@ -135,14 +134,7 @@ class Summary:
 def summarise(
     benchmark: Benchmark, questions: Sequence[Question], out: Path, origin: Origin, *, strict: bool = False
 ) -> Summary:
-    """Score every file of answers in `out`, and compare seeing with guessing.
-
-    Raises EvaluationError where `strict` scoring is asked of a benchmark whose official scoring has no known fault.
-    """
-    if strict and not benchmark.faults:
-        raise EvaluationError(
-            f"{benchmark.name}: no fault is known of its official scoring; leave out --scoring strict"
-        )
+    """Score every file of answers in `out`, strictly as well where asked for, and compare seeing with guessing."""
     answers = {mode: read_answers(path) for mode in MODES if (path := answers_path(out, mode)).exists()}
     answers = {mode: given for mode, given in answers.items() if given}
     scores = {mode: benchmark.score(questions, given) for mode, given in answers.items()}
