@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 QUANTIZE = "Hold the language model in 4bit or 8bit, in a quarter or half of the memory.  [default: as the checkpoint]"
 MODEL = "A checkpoint folder, a hub id, or the address of a server: http://HOST:PORT[/v1][#NAME]."
 Scoring = Literal["official", "strict"]
+Choices = Literal["generate", "likelihood"]
 
 
 class Door(TyperGroup):
@@ -103,11 +104,15 @@ def eval(
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first questions.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
     scoring: Annotated[Scoring, typer.Option(help="strict: as it should be beside as it is done.")] = "official",
+    choices: Annotated[Choices, typer.Option(help="likelihood: the likeliest letter of those offered.")] = "generate",
+    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each device.")] = 1,
 ) -> None:
     """Ask a model the questions of benchmarks and score them."""
     import llava_lite
+    from llava_lite.distributed import world_size
     from llava_lite.evaluation.command import Request, evaluate, find_benchmark
     from llava_lite.evaluation.modes import read_modes
+    from llava_lite.recipes import torchrun
 
     request = Request(
         data=data,
@@ -119,8 +124,12 @@ def eval(
         limit=limit,
         batch_size=batch_size,
         strict=scoring == "strict",
+        by_likelihood=choices == "likelihood",
     )
-    evaluate([find_benchmark(name) for name in names], request, llava_lite.open_model)
+    benchmarks = [find_benchmark(name) for name in names]
+    if processes > 1 and world_size() == 1:
+        raise typer.Exit(torchrun(["-m", "llava_lite.cli", *sys.argv[1:]], processes))
+    evaluate(benchmarks, request, llava_lite.open_model)
 
 
 @app.command("compare-scores")
@@ -492,3 +501,7 @@ def copy(
     from llava_lite import recipes
 
     print(recipes.copy(source, target))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ def dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def start(*, alone: bool = False, deterministic: bool = False) -> None:
+def start(*, alone: bool = False, apart: bool = False, deterministic: bool = False) -> None:
     """Join the other processes, and let the main process speak. Call once, at the start of a recipe.
 
+    apart: they work apart and only `wait` for each other, which needs no GPU
     alone: make a group of a single process too, for engines that know nothing else; deterministic: on a GPU, use only
     kernels that give the same bits each time
     """
@@ -63,11 +65,22 @@ def start(*, alone: bool = False, deterministic: bool = False) -> None:
     if (world_size() > 1 or alone) and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(device())
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "nccl" if torch.cuda.is_available() and not apart else "gloo"
         if world_size() > 1:
             dist.init_process_group(backend)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+
+
+def wait() -> None:
+    """Wait for all processes, however long they work, after `start(apart=True)`.
+
+    Raises RuntimeError where one of them has ended: its connection is closed then.
+    """
+    import torch.distributed as dist
+
+    if world_size() > 1:
+        dist.monitored_barrier(timeout=timedelta(days=365))
 
 
 def stop() -> None:

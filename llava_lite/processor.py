@@ -160,6 +160,19 @@ class Processor:
         )
         return self._cut(example, self._end(ids, max_length))
 
+    def encode_options(self, conversation: Conversation, options: Sequence[str]) -> list[Example]:
+        """Turn a question with each of several answers to it into tensors that end with the answer's last word, where
+        more may follow: without the end mark. They share the images, which are opened once. Raises as `encode` does.
+        """
+        shown, examples = self.encode(conversation), []
+        for option in options:
+            prompt = self._render(conversation.answer(option))
+            ids, labels, spans = self._tokens(prompt, [len(layout.index) for layout in self._layouts(prompt)])
+            end = int((spans[:, 0] < prompt.content[-1][1]).sum())
+            known = {"input_ids": torch.from_numpy(ids[:end]), "labels": torch.from_numpy(labels[:end])}
+            examples.append(replace(shown, **known))
+        return examples
+
     def pieces(self, conversation: Conversation, max_length: int | None = None) -> list[Piece]:
         """Cut a conversation's prompt up where its tokens do, for people to look at.
 

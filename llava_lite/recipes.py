@@ -92,10 +92,7 @@ def copy(name: str, target: Path) -> Path:
 def launch(recipe: Path, arguments: Sequence[str], *, processes: int = 1) -> int:
     """Run a recipe as its own command would and return its exit code: in this interpreter, or in many with torchrun."""
     if processes > 1:
-        torchrun = [sys.executable, "-c", TORCHRUN, "--standalone", f"--nproc-per-node={processes}"]
-        threads = str(max(1, (os.cpu_count() or 1) // processes))
-        environment = {"OMP_NUM_THREADS": threads, **os.environ}
-        return subprocess.run([*torchrun, str(recipe), *arguments], env=environment).returncode
+        return torchrun([str(recipe), *arguments], processes)
     argv = sys.argv
     sys.argv = [str(recipe), *arguments]
     try:
@@ -105,6 +102,13 @@ def launch(recipe: Path, arguments: Sequence[str], *, processes: int = 1) -> int
     finally:
         sys.argv = argv
     return 0
+
+
+def torchrun(command: Sequence[str], processes: int) -> int:
+    """Run a file, or `-m` and a module, with its arguments, in many processes of this machine; return the exit code."""
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    run = [sys.executable, "-c", TORCHRUN, "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run([*run, *command], env={"OMP_NUM_THREADS": threads, **os.environ}).returncode
 
 
 def recipe_of(config: Path, name: str | None = None) -> Path:

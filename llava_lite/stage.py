@@ -31,6 +31,7 @@ from llava_lite.data.sample import Sample
 from llava_lite.data.steps import InstructionSteps, plan_steps
 from llava_lite.evaluation import runner
 from llava_lite.evaluation.command import find_benchmark
+from llava_lite.evaluation.files import EvaluationError
 from llava_lite.generation.assistant import Assistant
 from llava_lite.generation.chat_model import Sampling
 from llava_lite.generation.together import Together
@@ -160,8 +161,13 @@ class Evaluation:
         self.config = config
         self.asked = asked
         self.benchmarks = [find_benchmark(name) for name in config.evaluate.benchmarks]
-        for benchmark, data in zip(self.benchmarks, config.evaluate.benchmarks.values(), strict=True):
-            runner.read_questions(benchmark, data)
+        for benchmark, (key, data) in zip(self.benchmarks, config.evaluate.benchmarks.items(), strict=True):
+            asked_of = runner.read_questions(benchmark, data)[: config.evaluate.limit]
+            if not any(question.correct for question in asked_of):
+                raise EvaluationError(
+                    f"evaluate.benchmarks.{key}: its files hold no correct answers, so it measures nothing here; "
+                    "choose a split that has them"
+                )
         self.steps = hold_out(config, processor) if config.evaluate.held_out else None
 
     def __call__(self, step: int, engine: Engine, model: Llava) -> dict[str, float]:

@@ -159,6 +159,20 @@ def test_every_row_learns_exactly_its_answers_and_their_ends(row_processor: Proc
     assert learnt_texts(example, processor) == [f"{before}A1{after}", f"{before}A2{after}"]
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_row_ends_an_option_with_its_last_word(row_processor: Processor, name: str) -> None:
+    processor = row_processor.with_template(find_template(name))
+    asked, options = Conversation().ask("Which of them?", [RED]), ["A", "A dog", "12"]
+    for option, example in zip(options, processor.encode_options(asked, options), strict=True):
+        whole = processor.encode(asked.answer(option))
+        size = len(example.input_ids)
+        assert torch.equal(example.input_ids, whole.input_ids[:size])
+        assert torch.equal(example.labels, whole.labels[:size])
+        assert torch.equal(example.pixel_values, whole.pixel_values)
+        assert processor.read(example.input_ids[example.labels != IGNORE]).strip() == option
+        assert size < len(whole.input_ids)
+
+
 def test_an_open_prompt_ends_with_the_assistants_header(processor: Processor) -> None:
     example = processor.encode(OPEN["open"])
     assert processor.tokenizer.decode(example.input_ids).endswith("USER: the red dog? ASSISTANT:")

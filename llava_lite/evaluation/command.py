@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from llava_lite import distributed
 from llava_lite.evaluation.answers import write_foreign
 from llava_lite.evaluation.benchmark import Benchmark, Question
 from llava_lite.evaluation.files import EvaluationError
@@ -28,10 +29,10 @@ from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table
 from llava_lite.evaluation.reviews import take_replies
 from llava_lite.evaluation.runner import ask, publish, read_questions
-from llava_lite.generation.chat_model import ChatModel
+from llava_lite.generation.chat_model import ScoringModel
 from llava_lite.recipes import find
 
-Load = Callable[[str], ChatModel]
+Load = Callable[[str], ScoringModel]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Request:
     answers: a file or folder of answers, to be scored without a model, or of a judge's reviews of answers
     judge:   spelled as `model`; it reviews the answers of benchmarks that need one
     strict:  score as official, and strictly beside it
+    by_likelihood: choose among a question's options by how likely the model holds each letter
     """
 
     data: Path | None = None
@@ -54,39 +56,76 @@ class Request:
     limit: int | None = None
     batch_size: int = 16
     strict: bool = False
+    by_likelihood: bool = False
 
     def __post_init__(self) -> None:
         """Raises EvaluationError for what does not go together."""
         if (self.model is None) == (self.answers is None):
             raise EvaluationError("give either --model, which is asked, or --answers, which are scored")
-        if self.answers is not None and (list(self.modes) != ["normal"] or self.limit is not None):
-            raise EvaluationError("--mode and --limit are for asking a model; --answers are scored as they are")
+        asking = list(self.modes) != ["normal"] or self.limit is not None or self.by_likelihood
+        if self.answers is not None and asking:
+            raise EvaluationError(
+                "--mode, --limit and --choices are for asking a model; --answers are scored as they are"
+            )
         if self.data is None and self.answers is None:
             raise EvaluationError("give --data, the folder with the benchmark's files")
 
 
 def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> dict[str, dict[str, Any]]:
-    """Run benchmarks with one model load; print a table each, return the scores.json of each by its name."""
+    """Run benchmarks with one model load; print a table each, return the scores.json of each by its name.
+
+    Of several processes each loads the model and answers its share; the main one scores, prints and returns. What a
+    judge reviews, it reviews when all is answered.
+    """
+    if request.model is None and not distributed.is_main():
+        return {}
+    shared = request.model is not None and distributed.world_size() > 1
     asked = [_questions(benchmark, request) for benchmark in benchmarks]  # a missing file speaks before the load
+    for benchmark, questions in zip(benchmarks, asked, strict=True):
+        _check(benchmark, questions, request)
     _check_judge(benchmarks, asked, request)
+    if shared:
+        distributed.start(apart=True)
     model = load(request.model) if request.model is not None else None
-    judge = model if request.judge == request.model else load(request.judge) if request.judge is not None else None
+    chooser = model if request.by_likelihood else None
+    if chooser is not None:
+        chooser.score_options([])  # one who cannot says so
     results = {}
+    to_judge = []
     for benchmark, questions in zip(benchmarks, asked, strict=True):
         out = _folder(request, benchmark, alone=len(benchmarks) == 1)
         if model is None:
             origin = _answered_elsewhere(benchmark, questions, request, out)
         else:
-            origin = Origin.of(benchmark, questions, model)
+            origin = Origin.of(benchmark, questions, model, by_likelihood=chooser is not None)
             for mode in request.modes:
                 here = replace(origin, mode=mode)
-                ask(benchmark, questions, model, here, out=out, limit=request.limit, batch_size=request.batch_size)
+                ask(
+                    benchmark,
+                    questions,
+                    model,
+                    here,
+                    out=out,
+                    limit=request.limit,
+                    batch_size=request.batch_size,
+                    chooser=chooser,
+                    shared=shared,
+                )
+        if distributed.is_main():
+            due = benchmark, questions, origin, out
+            if benchmark.judging(request.data) is None:
+                results[benchmark.name] = _publish(*due, strict=request.strict)
+            else:
+                to_judge.append(due)
+    if shared:
+        distributed.stop()
+    judge = None
+    if to_judge and request.judge is not None:
+        judge = model if request.judge == request.model else load(request.judge)
+    for due in to_judge:
+        benchmark, questions, _, out = due
         review(benchmark, questions, judge, data=request.data, out=out, batch_size=request.batch_size)
-        summary = publish(benchmark, questions, origin, out, strict=request.strict)
-        results[benchmark.name] = summary.as_dict()
-        print_table(summary.table())
-        for line in [*summary.notes, f"{out / 'report.html'}"]:
-            Console().print(Text(line))
+        results[benchmark.name] = _publish(*due, strict=request.strict)
     return results
 
 
@@ -108,10 +147,13 @@ def main(benchmark: type[Benchmark], load: Load) -> None:
     parser.add_argument("--limit", type=int, help="ask only the first so many questions: a partial result")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--scoring", choices=["official", "strict"], default="official", help="strict: both, compared")
+    told = "likelihood: the likeliest of the letters that a question offers"
+    parser.add_argument("--choices", choices=["generate", "likelihood"], default="generate", help=told)
     asked = vars(parser.parse_args())
     variant = asked.pop("variant", "")
     modes, strict = read_modes([asked.pop("mode")]), asked.pop("scoring") == "strict"
-    evaluate([benchmark(variant)], Request(**asked, modes=modes, strict=strict), load)
+    by_likelihood = asked.pop("choices") == "likelihood"
+    evaluate([benchmark(variant)], Request(**asked, modes=modes, strict=strict, by_likelihood=by_likelihood), load)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -133,6 +175,29 @@ def load_benchmark(path: Path, variant: str = "") -> Benchmark:
     if len(found) != 1:
         raise EvaluationError(f"{path}: has {len(found)} Benchmark subclasses; an eval file has one")
     return found[0](variant)
+
+
+def _publish(
+    benchmark: Benchmark, questions: Sequence[Question], origin: Origin, out: Path, *, strict: bool
+) -> dict[str, Any]:
+    """Score what stands in `out`, and show it."""
+    summary = publish(benchmark, questions, origin, out, strict=strict)
+    print_table(summary.table())
+    for line in [*summary.notes, f"{out / 'report.html'}"]:
+        Console().print(Text(line))
+    return summary.as_dict()
+
+
+def _check(benchmark: Benchmark, questions: Sequence[Question], request: Request) -> None:
+    """Raise EvaluationError for what a benchmark does not have, before anything is loaded."""
+    if request.strict and not benchmark.faults:
+        raise EvaluationError(
+            f"{benchmark.name}: no fault is known of its official scoring; leave out --scoring strict"
+        )
+    if request.by_likelihood and not any(question.options for question in questions):
+        raise EvaluationError(
+            f"{benchmark.name}: no question of it offers options to choose from; leave out --choices likelihood"
+        )
 
 
 def _questions(benchmark: Benchmark, request: Request) -> list[Question]:

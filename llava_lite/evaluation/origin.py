@@ -31,6 +31,7 @@ class Origin:
     """model: its name; of an endpoint its model and address
     model_sha256: of a checkpoint folder (see `hash_model`), None where the model is no folder
     prompts_sha256, data_sha256: of the questions as they are in normal mode, whatever the mode
+    decoding: how answers are generated; of what chooses among options by likelihood, "choices" says so
     """
 
     benchmark: str
@@ -42,8 +43,13 @@ class Origin:
     decoding: dict[str, Any]
 
     @classmethod
-    def of(cls, benchmark: Benchmark, questions: Sequence[Question], model: ChatModel) -> Origin:
-        """Say where answers in normal mode come from."""
+    def of(
+        cls, benchmark: Benchmark, questions: Sequence[Question], model: ChatModel, *, by_likelihood: bool = False
+    ) -> Origin:
+        """Say where answers in normal mode come from. by_likelihood: whether options are chosen among by it."""
+        decoding = asdict(Sampling(max_new_tokens=benchmark.max_new_tokens))
+        if by_likelihood:
+            decoding["choices"] = "likelihood"
         return cls(
             benchmark=benchmark.name,
             mode="normal",
@@ -51,7 +57,7 @@ class Origin:
             model_sha256=hash_model(model.name),
             prompts_sha256=_hash([q.id, q.conversation.system, _turns(q)] for q in questions),
             data_sha256=_hash_data(questions),
-            decoding=json.loads(json.dumps(asdict(Sampling(max_new_tokens=benchmark.max_new_tokens)))),  # as on disk
+            decoding=json.loads(json.dumps(decoding)),  # as on disk
         )
 
     @classmethod

@@ -12,11 +12,13 @@ OUT/submission/              what the benchmark's test server takes, where there
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
 
-from llava_lite.evaluation.answers import AnswersFile, answers_path, marks_path, read_answers
+from llava_lite import distributed
+from llava_lite.evaluation.answers import answers_path, marks_path, open_answers, read_answers
 from llava_lite.evaluation.benchmark import Benchmark, Question, Scores
 from llava_lite.evaluation.comparison import marks_as_lines
 from llava_lite.evaluation.files import EvaluationError, write_whole
@@ -26,7 +28,7 @@ from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.progress import progress
 from llava_lite.evaluation.report import report
 from llava_lite.evaluation.summary import Summary, summarise
-from llava_lite.generation.chat_model import ChatModel, Sampling
+from llava_lite.generation.chat_model import ChatModel, Sampling, ScoringModel
 
 
 def run(
@@ -74,25 +76,31 @@ def ask(
     out: Path,
     limit: int | None,
     batch_size: int,
+    chooser: ScoringModel | None = None,
+    shared: bool = False,
 ) -> None:
     """Ask, in the mode of `origin`, what is not yet answered in `out`.
 
     The longest questions come first, so that a batch too large for the memory fails at once.
+    chooser: answers questions that offer options, with the letter that it holds the likeliest
+    shared: all processes of the run do so together, each with its share of the questions and its own model
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise EvaluationError(f"batch size {batch_size}, limit {limit}: both start at 1")
     asked = in_mode(questions, origin.mode)[:limit]
-    with AnswersFile(out, origin) as file:
+    with open_answers(out, origin, shared=shared) as file:
         answered = {answer.question_id for answer in file.answers}
         due = sorted((q for q in asked if q.id not in answered), key=_length, reverse=True)
+        num_answered = len(asked) - len(due)
+        if shared:
+            due = due[distributed.rank() :: distributed.world_size()]
         _check_images(benchmark, due)
         sampling = Sampling(max_new_tokens=benchmark.max_new_tokens)
-        with progress() as bar:
-            task = bar.add_task(f"{benchmark.name} {origin.mode}", total=len(asked), completed=len(asked) - len(due))
-            for start in range(0, len(due), batch_size):
-                batch = due[start : start + batch_size]
-                texts = model.reply([question.conversation for question in batch], sampling)
-                file.append(zip(batch, (text.strip() for text in texts), strict=True))
+        with progress(quiet=not distributed.is_main()) as bar:
+            shown = f"{benchmark.name} {origin.mode}"
+            task = bar.add_task(shown, total=num_answered + len(due), completed=num_answered)
+            for batch, texts in _answered(model, chooser, due, batch_size, sampling):
+                file.append(zip(batch, texts, strict=True))
                 bar.advance(task, len(batch))
 
 
@@ -112,6 +120,26 @@ def publish(
     if len(answers.get("normal", [])) == len(questions):
         benchmark.submit(questions, answers["normal"], out / "submission")
     return summary
+
+
+def _answered(
+    model: ChatModel, chooser: ScoringModel | None, questions: Sequence[Question], batch_size: int, sampling: Sampling
+) -> Iterator[tuple[Sequence[Question], Sequence[str]]]:
+    """Have questions answered, batch after batch; those to choose from options first, where there is a chooser."""
+    generated = [question for question in questions if chooser is None or not question.options]
+    if chooser is not None:
+        batches = _batches([question for question in questions if question.options], batch_size)
+        offered = ([(q.conversation, [ascii_uppercase[i] for i in range(len(q.options))]) for q in b] for b in batches)
+        for batch, scores in zip(batches, chooser.score_options(offered), strict=True):
+            yield batch, [ascii_uppercase[own.index(max(own))] for own in scores]
+    batches = _batches(generated, batch_size)
+    asked = ([question.conversation for question in batch] for batch in batches)
+    for batch, texts in zip(batches, model.replies(asked, sampling), strict=True):
+        yield batch, [text.strip() for text in texts]
+
+
+def _batches(questions: Sequence[Question], size: int) -> list[Sequence[Question]]:
+    return [questions[start : start + size] for start in range(0, len(questions), size)]
 
 
 def _check_images(benchmark: Benchmark, questions: Sequence[Question]) -> None:

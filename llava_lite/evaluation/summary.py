@@ -11,7 +11,6 @@ from typing import Any
 
 from llava_lite.evaluation.answers import answers_path, read_answers
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Question, Scores
-from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.intervals import Interval, Marked, difference_intervals, intervals, marked
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.origin import Origin
@@ -156,15 +155,9 @@ class Summary:
 def summarise(
     benchmark: Benchmark, questions: Sequence[Question], out: Path, origin: Origin, *, strict: bool = False
 ) -> Summary:
-    """Score every file of answers in `out`, or what a judge said of them, and compare seeing with guessing.
-
-    Raises EvaluationError where `strict` scoring is asked of a benchmark whose official scoring has no known fault, and
-    for reviews of other answers.
+    """Score every file of answers in `out`, or what a judge said of them, strictly as well where asked for; and compare
+    seeing with guessing. Raises EvaluationError for reviews of other answers.
     """
-    if strict and not benchmark.faults:
-        raise EvaluationError(
-            f"{benchmark.name}: no fault is known of its official scoring; leave out --scoring strict"
-        )
     answers = {mode: read_answers(path) for mode in MODES if (path := answers_path(out, mode)).exists()}
     answers = {mode: given for mode, given in answers.items() if given}
     judging = benchmark.judging()

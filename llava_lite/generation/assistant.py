@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from llava_lite.checkpoint.folder import load as load_checkpoint
 from llava_lite.checkpoint.transformers_format import generation_config
 from llava_lite.conversation.message import Conversation, ConversationError
 from llava_lite.example import Example
-from llava_lite.generation.chat_model import Sampling, Score, TooLong
+from llava_lite.generation.ahead import ahead
+from llava_lite.generation.chat_model import Choice, Sampling, Score, TooLong
 from llava_lite.generation.decoding import Decoder, Row
 from llava_lite.generation.kept import Conversations, fingerprint
 from llava_lite.generation.scoring import score_answers
@@ -88,14 +90,14 @@ class Assistant:
         Raises ConversationError, ImageError or ProcessorError for what cannot be asked, GenerationError for one that
         is too long.
         """
-        if not conversations:
-            return []
-        rows = [self.prepare(conversation, sampling) for conversation in conversations]
-        decoder = self.decoder(keep=len(rows) == 1)
-        decoder.join(rows)
-        while decoder.release():
-            decoder.step()
-        return [row.text for row in rows]
+        return self._answer([self.prepare(conversation, sampling) for conversation in conversations])
+
+    def replies(
+        self, batches: Iterable[Sequence[Conversation]], sampling: Sampling = Sampling()
+    ) -> Iterator[list[str]]:
+        """Answer batch after batch; the next one's images are opened while one is answered. Raises as `reply` does."""
+        for rows in ahead(batches, lambda conversation: self.prepare(conversation, sampling)):
+            yield self._answer(rows)
 
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece; the pieces joined are what `reply` gives. Stop reading to stop it."""
@@ -118,7 +120,15 @@ class Assistant:
         Raises as `reply` does.
         """
         examples = [self._encode_answered(conversation) for conversation in conversations]
-        return score_answers(self.model, self.processor, examples) if examples else []
+        return score_answers(self.model, self.processor, examples)
+
+    def score_options(self, batches: Iterable[Sequence[Choice]]) -> Iterator[list[list[float]]]:
+        """Tell how likely an answer begins with each option, in one forward for a batch, where each prompt is read once
+        if its options are a token each. The next batch's images are opened meanwhile. Raises as `reply` does.
+        """
+        for groups in ahead(batches, self._encode_options):
+            scores = iter(score_answers(self.model, self.processor, list(chain.from_iterable(groups))))
+            yield [[next(scores).total for _ in group] for group in groups]
 
     def prepare(self, conversation: Conversation, sampling: Sampling, *, watched: bool = False) -> Row:
         """Open a conversation's images and write its prompt: a Row that a Decoder takes. For any thread.
@@ -157,6 +167,15 @@ class Assistant:
     def forget(self) -> None:
         """Give up what is kept of conversations for their next turns, and its memory."""
         self._conversations.clear()
+
+    def _answer(self, rows: Sequence[Row]) -> list[str]:
+        if not rows:
+            return []
+        decoder = self.decoder(keep=len(rows) == 1)
+        decoder.join(rows)
+        while decoder.release():
+            decoder.step()
+        return [row.text for row in rows]
 
     def _fit(self, conversation: Conversation, sampling: Sampling) -> tuple[Conversation, int]:
         """Return a conversation that leaves the context room for an answer, and how many turns it has lost for that.
@@ -200,7 +219,12 @@ class Assistant:
     def _encode_answered(self, conversation: Conversation) -> Example:
         if not conversation.messages or conversation.awaits_answer:
             raise ConversationError("only an answer can be scored; end the conversation with one")
-        example = self.processor.encode(conversation)
+        return self._check_length(self.processor.encode(conversation))
+
+    def _encode_options(self, choice: Choice) -> list[Example]:
+        return [self._check_length(example) for example in self.processor.encode_options(*choice)]
+
+    def _check_length(self, example: Example) -> Example:
         most = self.processor.max_positions
         if most is not None and len(example.input_ids) > most:
             raise TooLong(f"the conversation has {len(example.input_ids)} tokens, but the model's context is {most}")

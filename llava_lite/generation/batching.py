@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from llava_lite import distributed
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.assistant import Assistant
-from llava_lite.generation.chat_model import Busy, Closed, Event, Finish, Load, Sampling, Ticket
+from llava_lite.generation.chat_model import Busy, Closed, Event, Finish, Load, Sampling, SharedModel, Ticket
 from llava_lite.generation.decoding import Row
 
 CLOSED = "the model has been closed; start it again"
@@ -52,7 +52,7 @@ class _Asked:
         self.tell(error)
 
 
-class Batcher:
+class Batcher(SharedModel):
     """An Assistant as a SharedModel. One thread of its own does all that needs the model.
 
     max_answering: answers made together; max_waiting: those that may wait for one of these places

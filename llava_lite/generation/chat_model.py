@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -70,6 +70,13 @@ class ChatModel(Protocol):
         """Answer each conversation; the answers come in the order asked."""
         ...
 
+    def replies(
+        self, batches: Iterable[Sequence[Conversation]], sampling: Sampling = Sampling()
+    ) -> Iterator[list[str]]:
+        """Answer batch after batch, as `reply` does. One who can opens the next one's images meanwhile."""
+        for batch in batches:
+            yield self.reply(batch, sampling)
+
     def stream(self, conversation: Conversation, sampling: Sampling = Sampling()) -> Iterator[str]:
         """Answer one conversation piece by piece; the pieces joined are the whole answer. Stop reading to stop it."""
         ...
@@ -88,11 +95,21 @@ class Score:
         return sum(self.log_probs)
 
 
+Choice = tuple[Conversation, Sequence[str]]
+"""A question, and what an answer to it may begin with."""
+
+
 class ScoringModel(ChatModel, Protocol):
     """A ChatModel that also tells how likely it holds a given answer."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Score the last answer of each conversation, which ends with it, given all before. Raises GenerationError."""
+        ...
+
+    def score_options(self, batches: Iterable[Sequence[Choice]]) -> Iterator[list[list[float]]]:
+        """Tell of each question how likely an answer to it begins with each of its options: log-probabilities, without
+        an end mark. Batch after batch, as `replies`. Raises GenerationError.
+        """
         ...
 
 

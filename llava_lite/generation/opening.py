@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from llava_lite.generation.chat_model import ChatModel, GenerationError
+from llava_lite.generation.chat_model import GenerationError, ScoringModel
 from llava_lite.generation.remote import RemoteChat
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HELD: Mapping[str, Quantize] = {"4bit": "4bit", "8bit": "8bit"}
 
 
-def open_model(where: str, *, quantize: str | None = None, drop_oldest: bool = False) -> ChatModel:
+def open_model(where: str, *, quantize: str | None = None, drop_oldest: bool = False) -> ScoringModel:
     """Open a checkpoint folder, a hub id, or an OpenAI-compatible endpoint: http(s)://HOST:PORT[/v1][#MODEL].
 
     quantize, drop_oldest: as `open_checkpoint`; an endpoint's model is held as its server was told.

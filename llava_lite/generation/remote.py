@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llava_lite.conversation.message import Conversation, ConversationError
-from llava_lite.generation.chat_model import GenerationError, Sampling, Score
+from llava_lite.generation.chat_model import Choice, GenerationError, Sampling, Score, ScoringModel
 from llava_lite.generation.completions import check_finish, read_answer, read_models, read_piece, short, write_request
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _REMEDIES = {
 }
 
 
-class RemoteChat:
+class RemoteChat(ScoringModel):
     """Asks an endpoint, several conversations at once.
 
     base_url: http(s)://HOST:PORT, where /v1 is added, or with the path that it has
@@ -99,6 +99,11 @@ class RemoteChat:
             f"{self.name}: an endpoint does not tell how likely its model holds a given answer; open the checkpoint's "
             "folder instead"
         )
+
+    def score_options(self, batches: Iterable[Sequence[Choice]]) -> Iterator[list[list[float]]]:
+        """Raise GenerationError, as `score` does."""
+        self.score([])
+        return iter(())
 
     async def _reply(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
         places = asyncio.Semaphore(self.concurrency)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 import torch
 
@@ -16,19 +18,23 @@ from llava_lite.processor import Processor
 def score_answers(model: Llava, processor: Processor, examples: Sequence[Example]) -> list[Score]:
     """Score the last answer of each Example, with which it ends.
 
-    They are packed into one row, where each is a document of its own; tiles that they share are seen once.
+    All but their last tokens are packed into one row, where each is a document of its own. Tiles that they share are
+    seen once, and so are documents: those of options to choose from, if only their last tokens differ.
     """
-    lengths = [len(example.input_ids) for example in examples]
+    if not examples:
+        return []
+    documents, places = _documents(examples)
+    lengths = [len(document.input_ids) for document in documents]
+    starts = [0, *accumulate(lengths)]
     firsts = [int((example.labels == IGNORE).nonzero().max()) + 1 for example in examples]  # tokens of the answers
-    starts = [sum(lengths[:i]) for i in range(len(lengths))]
     before = [
-        torch.arange(start + first, start + length) - 1
-        for start, first, length in zip(starts, firsts, lengths, strict=True)
+        torch.arange(starts[place] + first, starts[place] + len(example.input_ids)) - 1
+        for example, place, first in zip(examples, places, firsts, strict=True)
     ]
-    tiles, patch_index, patch_weight = share_tiles(examples, processor.num_patches)
+    tiles, patch_index, patch_weight = share_tiles(documents, processor.num_patches)
     device = model.device
     logits = model.logits(
-        input_ids=torch.cat([example.input_ids for example in examples])[None].to(device),
+        input_ids=torch.cat([document.input_ids for document in documents])[None].to(device),
         position_ids=torch.cat([torch.arange(length) for length in lengths])[None].to(device),
         pixel_values=tiles.to(device),
         patch_index=patch_index.to(device),
@@ -41,3 +47,17 @@ def score_answers(model: Llava, processor: Processor, examples: Sequence[Example
         Score(tuple(str(processor.tokenizer.decode([token])) for token in answer.tolist()), tuple(part.tolist()))
         for answer, part in zip(answers, log_probs.split([len(answer) for answer in answers]), strict=True)
     ]
+
+
+def _documents(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
+    """Cut off last tokens, which predict nothing, and return what is left, each once, and of each Example its place."""
+    numbers: dict[tuple[int, bytes], int] = {}
+    documents, places = list[Example](), list[int]()
+    for example in examples:
+        ids = example.input_ids[:-1]
+        key = id(example.pixel_values), ids.numpy().tobytes()  # the same words about the same pictures
+        if key not in numbers:
+            numbers[key] = len(documents)
+            documents.append(replace(example, input_ids=ids))
+        places.append(numbers[key])
+    return documents, places

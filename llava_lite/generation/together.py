@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from llava_lite import distributed
 from llava_lite.conversation.message import Conversation
 from llava_lite.generation.assistant import Assistant
-from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.chat_model import ChatModel, Sampling
 
 
-class Together:
+class Together(ChatModel):
     """The main process asks it as any ChatModel, within `with`, where the others follow until it is done.
 
     Each process is asked as often as any other, so that weights which are shared out can be gathered for all of them:

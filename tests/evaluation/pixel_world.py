@@ -14,10 +14,11 @@ from PIL import Image
 
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Benchmark, Mark, Question, QuestionId
+from llava_lite.evaluation.command import Request, evaluate
 from llava_lite.evaluation.files import read_rows
-from llava_lite.evaluation.runner import run
-from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.chat_model import ChatModel, Sampling
 from llava_lite.images.loading import load_image
+from llava_lite.recipes import report_mistakes
 
 PIXEL_WORLD = Path(__file__)
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -61,7 +62,7 @@ class Pixels(Benchmark):
 
 
 @dataclass
-class PixelModel:
+class PixelModel(ChatModel):
     """Names the color of the first pixel; "red" in the dark. `asked` keeps every conversation, in batches."""
 
     name: str = "pixel-model"
@@ -100,4 +101,6 @@ def read_lines(path: Path) -> list[bytes]:
 
 if __name__ == "__main__":
     data, out, log = map(Path, sys.argv[1:])
-    run(Pixels(), PixelModel(log=log, seconds=0.1), data=data, out=out, batch_size=2)
+    with report_mistakes():
+        request = Request(model="pixel-model", data=data, out=out, batch_size=2)
+        evaluate([Pixels()], request, lambda name: PixelModel(name, log=log, seconds=0.1))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pixel_world import COLORS, PIXEL_WORLD, PixelModel, Pixels, read_lines, read_scores
 
-from llava_lite.evaluation.answers import AnswersFile, read_answers
+from llava_lite.evaluation.answers import open_answers, read_answers
 from llava_lite.evaluation.benchmark import Answer, join
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.origin import Origin, hash_model
@@ -150,7 +150,7 @@ def test_whatever_a_model_says_is_read_back_as_it_was(data: Path, tmp_path: Path
     said = "a\nb\u2028c \ud800 \x00 [bold] 中文 \\"
     questions = Pixels().questions(data)
     origin = Origin.of(Pixels(), questions, PixelModel())
-    with AnswersFile(tmp_path, origin) as file:
+    with open_answers(tmp_path, origin) as file:
         file.append([(questions[0], said)])
     assert read_answers(tmp_path / "answers.jsonl") == [Answer(0, said)]
     assert run(Pixels(), PixelModel(), data=data, out=tmp_path).n == 20
@@ -160,9 +160,10 @@ def test_whatever_a_model_says_is_read_back_as_it_was(data: Path, tmp_path: Path
 @pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 def test_two_runs_do_not_write_into_one_file(data: Path, tmp_path: Path) -> None:
     origin = Origin.of(Pixels(), Pixels().questions(data), PixelModel())
-    with AnswersFile(tmp_path, origin), pytest.raises(EvaluationError, match="another process is answering"):
-        AnswersFile(tmp_path, origin)
-    AnswersFile(tmp_path, origin).__exit__(None, None, None)
+    with open_answers(tmp_path, origin), pytest.raises(EvaluationError, match="another process is answering"):
+        open_answers(tmp_path, origin).__enter__()
+    with open_answers(tmp_path, origin):
+        pass
 
 
 def test_joining_refuses_two_answers_and_answers_to_nothing(data: Path) -> None:

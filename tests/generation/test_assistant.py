@@ -55,6 +55,8 @@ def test_batch_equals_single(assistant: Assistant, conversations: list[Conversat
     replies = assistant.reply(conversations, SHORT)
     assert replies == [assistant.reply([conversation], SHORT)[0] for conversation in conversations]
     assert len(set(replies)) > 1
+    batches = [conversations[:3], [], conversations[3:]]
+    assert list(assistant.replies(batches, SHORT)) == [replies[:3], [], replies[3:]]
 
 
 def test_batched_logits_equal_single_ones(assistant: Assistant, conversations: list[Conversation]) -> None:

@@ -544,6 +544,8 @@ def test_options_out_of_range_are_named() -> None:
 def test_scores_are_refused_with_the_way_to_have_them() -> None:
     with pytest.raises(GenerationError, match=r"does not tell how likely .*; open the checkpoint's folder instead"):
         RemoteChat("http://127.0.0.1:1", "m").score([Conversation().ask("a").answer("b")])
+    with pytest.raises(GenerationError, match=r"open the checkpoint's folder instead"):
+        RemoteChat("http://127.0.0.1:1", "m").score_options([])
 
 
 def test_a_conversation_that_awaits_no_answer_is_refused() -> None:

@@ -59,3 +59,38 @@ def test_what_cannot_be_scored_is_refused(assistant: Assistant, asked: list[Conv
         assistant.score(asked[:1])
     with pytest.raises(GenerationError, match="model's context is"):
         assistant.score([asked[0].answer("red " * 5000)])
+
+
+OPTIONS = ["red", "blue", "A", "two objects"]
+
+
+def test_options_are_scored_as_beginnings_of_answers(assistant: Assistant, asked: list[Conversation]) -> None:
+    choices = [(conversation, OPTIONS[: 2 + i]) for i, conversation in enumerate(asked)]
+    found = [likelihoods for batch in assistant.score_options([choices[:2], choices[2:]]) for likelihoods in batch]
+    for (conversation, options), likelihoods in zip(choices, found, strict=True):
+        scores = assistant.score([conversation.answer(option) for option in options])
+        assert [score.tokens[-1] for score in scores] == ["</s>"] * len(options)
+        assert likelihoods == pytest.approx([sum(score.log_probs[:-1]) for score in scores], abs=1e-3)
+
+
+def test_a_question_is_read_once_for_all_its_options(
+    assistant: Assistant, asked: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    logits = assistant.model.logits
+
+    def watched(**inputs: torch.Tensor) -> torch.Tensor:
+        seen.append((inputs["input_ids"].shape[1], len(inputs["pixel_values"])))
+        return logits(**inputs)
+
+    monkeypatch.setattr(assistant.model, "logits", watched)
+    letters = ["red", "blue", "green", "white"]
+    [likelihoods] = assistant.score_options([[(conversation, letters) for conversation in asked]])
+    assert [len(row) for row in likelihoods] == [4, 4, 4] and len({round(value, 4) for value in likelihoods[0]}) > 1
+    assert seen == [(sum(len(assistant.processor.encode(conversation).input_ids) for conversation in asked), 2)]
+
+
+def test_an_option_that_leaves_the_context_is_refused(assistant: Assistant, asked: list[Conversation]) -> None:
+    assert list(assistant.score_options([[]])) == [[]]
+    with pytest.raises(GenerationError, match="model's context is"):
+        list(assistant.score_options([[(asked[0], ["red", "red " * 5000])]]))

@@ -4,7 +4,9 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from llava_lite.checkpoint.folder import load, save
 from llava_lite.checkpoint.parts import Parts
 from llava_lite.config import read_config
 from llava_lite.data.mixture import DataConfig
+from llava_lite.evaluation.benchmark import Question
+from llava_lite.evaluation.command import load_benchmark
 from llava_lite.processor import Processor
 from tests.conftest import assemble_lively
 
@@ -457,6 +461,38 @@ def test_what_cannot_be_evaluated_is_said_before_the_first_step(
     train: Command, tmp_path: Path, world: Path, capfd: pytest.CaptureFixture[str], overrides: list[str], told: str
 ) -> None:
     assert train("finetune", *(override.replace("=W", f"={world}") for override in overrides)) == 2
+    assert told in " ".join(capfd.readouterr().err.split())
+    assert not (tmp_path / "finetune" / "log.jsonl").exists()
+
+
+class Split(type(load_benchmark(ROOT / "eval" / "shapes.py"))):  # type: ignore[misc]
+    title = "split"
+    variants: ClassVar[dict[str, str]] = {"all": "all of shapes", "odd": "every other question", "test": "no answers"}
+
+    def questions(self, data: Path) -> list[Question]:
+        questions = super().questions(data)
+        if self.variant == "test":
+            return [replace(question, correct=()) for question in questions]
+        return questions[:: 2 if self.variant == "odd" else 1]
+
+
+def test_a_benchmarks_variant_is_looked_at_and_one_without_answers_is_refused_before_the_first_step(
+    train: Command, tmp_path: Path, world: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "find_benchmark", lambda name: Split(name.partition("-")[2]))
+    looks = ["evaluate.every_steps=9", "evaluate.limit=3", "evaluate.batch_size=2"]
+    odd = [f"evaluate.benchmarks.split-odd={world}", "evaluate.best_by=split-odd"]
+    assert train("finetune", *looks, *odd) == 0
+    rows = [json.loads(line) for line in (tmp_path / "finetune" / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["figures"].keys() for row in rows] == [{"split-odd.accuracy"}] * 2
+    written = json.loads((tmp_path / "finetune" / "evaluations" / "step-2" / "split-odd" / "scores.json").read_text())
+    assert (written["benchmark"], written["modes"]["normal"]["n"]) == ("split-odd", 3)
+    assert written["modes"]["normal"]["total"] == -(-len(Split().questions(world)) // 2)
+
+    shutil.rmtree(tmp_path / "finetune")
+    unlabelled = [f"evaluate.benchmarks.split-test={world}", "evaluate.best_by=split-test"]
+    assert train("finetune", *looks, *unlabelled) == 2
+    told = "evaluate.benchmarks.split-test: its files hold no correct answers, so it measures nothing here; choose a"
     assert told in " ".join(capfd.readouterr().err.split())
     assert not (tmp_path / "finetune" / "log.jsonl").exists()
 
