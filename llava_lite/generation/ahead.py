@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
-NUM_THREADS = 4
+NUM_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # more of them would be in the model's way
 
 
 def ahead(batches: Iterable[Sequence[A]], prepare: Callable[[A], B]) -> Iterator[list[B]]:

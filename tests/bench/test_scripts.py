@@ -62,3 +62,9 @@ def test_the_training_bench_compares_equal_losses() -> None:
 def test_the_inference_bench_compares_equal_answers() -> None:
     table = run("inference.py", "--tiny")  # it fails where they do not say the same
     assert all(name in table for name in ("one", "one by one", "together", "next turn", "both say the same"))
+
+
+@pytest.mark.slow
+def test_the_evaluation_bench_compares_equal_answers() -> None:
+    table = run("evaluation.py", "--tiny", "--questions", "20")  # it fails where they do not answer the same
+    assert all(name in table for name in ("one at a time", "batched", "ahead", "likelihood", "the same answers"))

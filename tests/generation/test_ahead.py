@@ -8,7 +8,8 @@ import pytest
 from llava_lite.generation.ahead import ahead
 
 
-def test_batches_come_in_order_whoever_is_ready_first() -> None:
+def test_batches_come_in_order_whoever_is_ready_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava_lite.generation.ahead.NUM_THREADS", 2)
     second = threading.Event()
 
     def prepare(item: int) -> int:
