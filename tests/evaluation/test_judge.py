@@ -14,6 +14,7 @@ from judged_world import JUDGED_WORLD, Judge, Opinions, number_of
 from pixel_world import PixelModel, Pixels, read_lines, read_scores
 
 from llava_lite.evaluation.command import Request, evaluate
+from llava_lite.evaluation.comparison import compare
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.runner import run
 from llava_lite.generation.chat_model import GenerationError, Sampling
@@ -205,6 +206,16 @@ def test_one_model_that_judges_itself_is_loaded_once(data: Path, tmp_path: Path)
 
     evaluate([Opinions()], Request(model="m", judge="m", data=data, out=tmp_path), load)
     assert loads == ["m"]
+
+
+def test_a_comparison_of_two_judges_says_so(data: Path, tmp_path: Path) -> None:
+    for name in ("oracle", "sphinx"):
+        judged(data, tmp_path / name, Judge(name=name))
+    judged(data, tmp_path / "again", Judge(lambda number, time: "no"))
+    (two,) = compare(tmp_path / "oracle", tmp_path / "sphinx", lambda name: Opinions())
+    assert two.table().title == "opinions · 20 questions · JUDGED BY oracle AND BY sphinx"
+    (one,) = compare(tmp_path / "oracle", tmp_path / "again", lambda name: Opinions())
+    assert one.table().title == "opinions · 20 questions"
 
 
 def test_a_flaky_endpoint_is_outlasted_and_what_it_never_says_is_listed(data: Path, tmp_path: Path) -> None:
