@@ -26,7 +26,7 @@ Quirks:  official. A review that says "incorrect" anywhere is that, else "correc
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +96,9 @@ class HallusionBench(Benchmark):
             else:
                 said = yes_or_no(text, strict=strict)
                 found[question.id] = (said == question.correct[0], said)
-        counts = counted([question for question, _ in pairs], {id: right for id, (right, _) in found.items()})
+        asked = [question for question, _ in pairs]
+        shown = {q.id for q in asked if self.variant == "rules" or not without_figure(q)}
+        counts = counted(asked, shown, {id: right for id, (right, _) in found.items()})
         return {id: Mark(float(right), parsed, counts[id]) for id, (right, parsed) in found.items()}
 
     def figures(self, sums: Sums) -> Figures:
@@ -185,12 +187,14 @@ def without_figure(question: Question) -> bool:
     return question.row["category"] == "VS" and question.row["figure_id"] == "0"
 
 
-def counted(questions: Sequence[Question], right: Mapping[QuestionId, bool]) -> dict[QuestionId, dict[str, float]]:
-    """Count what questions earn together, each group with its first question."""
+def counted(
+    questions: Sequence[Question], shown: Collection[QuestionId], right: Mapping[QuestionId, bool]
+) -> dict[QuestionId, dict[str, float]]:
+    """Count what questions earn together, each group with its first question. shown: those that are about a figure."""
     groups: dict[tuple[str, ...], list[QuestionId]] = {}
     for question in questions:
         row = question.row
-        if not without_figure(question):
+        if question.id in shown:
             groups.setdefault(("figures", question.cluster, row["figure_id"]), []).append(question.id)
         for name in ("pairs", "hard" if row["visual_input"] == "2" else "easy"):
             groups.setdefault((name, question.cluster, row["question_id"]), []).append(question.id)

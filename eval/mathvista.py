@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 
 import llava_lite
 from llava_lite.conversation.message import Conversation
+from llava_lite.evaluation.anls import edit_distance
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Mark, Question, QuestionId
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import (
@@ -206,16 +207,6 @@ def bracketed(extraction: str) -> str:
 def lettered(letter: str, choices: Sequence[str]) -> str | None:
     """The choice of this letter; None where it is none of theirs."""
     return next((choice for place, choice in enumerate(choices) if chr(ord("A") + place) == letter), None)
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Count the letters to insert, delete or replace that make `a` into `b` (Levenshtein)."""
-    row = list(range(len(b) + 1))  # from what has been read of `a` to each beginning of `b`
-    for i, letter in enumerate(a, start=1):
-        above, row = row, [i]
-        for j, other in enumerate(b, start=1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != other)))
-    return row[-1]
 
 
 def is_number(text: str, kind: type[int] | type[float]) -> bool:

@@ -150,12 +150,10 @@ def scored(review: str) -> Mark:
 
 def score(review: str) -> float | None:
     """Read the score, the mean of several runs' where they are joined by |; None where one of them is none."""
-    runs = []
-    for run in review.split("|"):
-        try:
-            runs.append(float(run.split(" ")[0].strip()))
-        except ValueError:
-            return None
+    try:
+        runs = [float(run) for run in review.split(" ")[0].strip().split("|")]
+    except ValueError:
+        return None
     return mean(runs) if all(0 <= run <= 1 for run in runs) else None
 
 

@@ -35,6 +35,7 @@ class Comparison:
 
     only_first, only_second: how many questions only that one got wholly right
     p_value: McNemar's exact test of these two counts; None where answers can be partly right
+    judges:  where different judges reviewed the answers, which: what differs may be them
     """
 
     benchmark: str
@@ -46,6 +47,7 @@ class Comparison:
     p_value: float | None
     n: int
     partial: str
+    judges: str
 
     def table(self) -> Table:
         names = [name for name, value in self.second.items() if isinstance(value, float)]
@@ -56,7 +58,7 @@ class Comparison:
             rows.append([name, number(self.first[name]), number(self.second[name]), change, interval])
         p_value = "" if self.p_value is None else f"p = {self.p_value:.2g} (McNemar)"
         rows.append(["right alone", str(self.only_first), str(self.only_second), p_value, ""])
-        title = " · ".join(part for part in (self.benchmark, f"{self.n} questions", self.partial) if part)
+        title = " · ".join(part for part in (self.benchmark, f"{self.n} questions", self.partial, self.judges) if part)
         return Table(title, ["", "A", "B", "B - A", "95%"], rows)
 
 
@@ -131,6 +133,7 @@ def _compare(first: Result, second: Result, find: Callable[[str], Benchmark]) ->
         p_value=mcnemar(only_first, only_second) if whole else None,
         n=len(ours),
         partial="" if first.scores["complete"] and second.scores["complete"] else "PARTIAL",
+        judges="" if _judges(first) == _judges(second) else f"JUDGED BY {_judges(first)} AND BY {_judges(second)}",
     )
 
 
@@ -138,3 +141,8 @@ def figures_of(benchmark: Benchmark, answers: Sequence[Marked]) -> Figures:
     """Make the figures over all of these answers."""
     kinds = benchmark.named((answer.kind, answer.mark) for answer in answers)
     return benchmark.overall(kinds, add_up(answer.mark for answer in answers))
+
+
+def _judges(result: Result) -> str:
+    normal = result.scores["modes"].get("normal", {})
+    return ", ".join(normal.get("judge", {}).get("names", []))

@@ -54,22 +54,22 @@ class Verdicts:
         """The texts without the reviews that cannot be read, which strict scoring leaves out."""
         return [text for text in self.texts if text.question_id not in self.unreadable]
 
-    def notes(self, mode: Mode) -> list[str]:
+    def note(self, mode: Mode) -> str:
         """Say in words what there is to say of the judge and its reviews."""
         if not self.judged:
             requests = requests_path(Path(), mode).name
-            return [f"not judged; give --judge, or have {requests} answered and give the replies as --answers"]
+            return f"not judged; give --judge, or have {requests} answered and give the replies as --answers"
         told = [f"{len(self.reviews)} reviews by {', '.join(self.judges)}"] if self.reviews else []
         if self.retried:
             told.append(f"{len(self.retried)} of them after others that could not be read")
         if self.unreadable:
             told.append(
-                f"{len(self.unreadable)} of them cannot be read ({_some(self.unreadable)}): official scoring counts "
-                "them all the same, strict scoring leaves them out"
+                f"{len(self.unreadable)} of them cannot be read ({_some(self.unreadable)}), which official scoring "
+                "counts all the same and strict scoring leaves out"
             )
         if self.missing:
-            told.append(f"{len(self.missing)} answers have no review ({_some(self.missing)}); a further run asks again")
-        return told
+            told.append(f"no review of {len(self.missing)} answers ({_some(self.missing)}); a further run asks again")
+        return "; ".join(told)
 
     def as_dict(self) -> dict[str, Any]:
         """What scores.json says of them."""

@@ -69,7 +69,7 @@ class Summary:
     @property
     def notes(self) -> list[str]:
         """What is to be said of the figures below them."""
-        return [f"{mode}: {note}" for mode, own in self.verdicts.items() for note in own.notes(mode)]
+        return [f"{mode}: {note}" for mode, own in self.verdicts.items() if (note := own.note(mode))]
 
     @property
     def whole(self) -> str:
