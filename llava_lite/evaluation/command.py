@@ -22,14 +22,14 @@ from rich.text import Text
 from llava_lite import distributed
 from llava_lite.evaluation.answers import write_foreign
 from llava_lite.evaluation.benchmark import Benchmark, Question
-from llava_lite.evaluation.files import EvaluationError
+from llava_lite.evaluation.files import EvaluationError, read_json
 from llava_lite.evaluation.judge import review
 from llava_lite.evaluation.modes import MODES, Mode, read_modes
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table
 from llava_lite.evaluation.reviews import take_replies
 from llava_lite.evaluation.runner import ask, publish, read_questions
-from llava_lite.generation.chat_model import ScoringModel
+from llava_lite.generation.chat_model import ChatModel, ScoringModel
 from llava_lite.recipes import find
 
 Load = Callable[[str], ScoringModel]
@@ -87,46 +87,45 @@ def evaluate(benchmarks: Sequence[Benchmark], request: Request, load: Load) -> d
     if shared:
         distributed.start(apart=True)
     model = load(request.model) if request.model is not None else None
-    chooser = model if request.by_likelihood else None
-    if chooser is not None:
-        chooser.score_options([])  # one who cannot says so
-    results = {}
-    to_judge = []
+    found = []
     for benchmark, questions in zip(benchmarks, asked, strict=True):
         out = _folder(request, benchmark, alone=len(benchmarks) == 1)
-        if model is None:
-            origin = _answered_elsewhere(benchmark, questions, request, out)
-        else:
-            origin = Origin.of(benchmark, questions, model, by_likelihood=chooser is not None)
-            for mode in request.modes:
-                here = replace(origin, mode=mode)
-                ask(
-                    benchmark,
-                    questions,
-                    model,
-                    here,
-                    out=out,
-                    limit=request.limit,
-                    batch_size=request.batch_size,
-                    chooser=chooser,
-                    shared=shared,
-                )
+        answered = Answered(benchmark, questions, _answers(benchmark, questions, request, model, out, shared), out)
         if distributed.is_main():
-            due = benchmark, questions, origin, out
+            found.append(answered)
             if benchmark.judging(request.data) is None:
-                results[benchmark.name] = _publish(*due, strict=request.strict)
-            else:
-                to_judge.append(due)
+                answered.publish(request)
     if shared:
         distributed.stop()
     judge = None
-    if to_judge and request.judge is not None:
+    judged = [answered for answered in found if answered.benchmark.judging(request.data) is not None]
+    if judged and request.judge is not None:
         judge = model if request.judge == request.model else load(request.judge)
-    for due in to_judge:
-        benchmark, questions, _, out = due
-        review(benchmark, questions, judge, data=request.data, out=out, batch_size=request.batch_size)
-        results[benchmark.name] = _publish(*due, strict=request.strict)
-    return results
+    for answered in judged:
+        answered.review(request, judge)
+        answered.publish(request)
+    return {answered.benchmark.name: read_json(answered.out / "scores.json") for answered in found}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A benchmark's questions, and what the answers to them in the folder `out` are."""
+
+    benchmark: Benchmark
+    questions: Sequence[Question]
+    origin: Origin
+    out: Path
+
+    def review(self, request: Request, judge: ChatModel | None) -> None:
+        """Have the answers reviewed; without a judge the requests are written down."""
+        review(self.benchmark, self.questions, judge, data=request.data, out=self.out, batch_size=request.batch_size)
+
+    def publish(self, request: Request) -> None:
+        """Score what stands in `out`, write it down and show it."""
+        summary = publish(self.benchmark, self.questions, self.origin, self.out, strict=request.strict)
+        print_table(summary.table())
+        for line in [*summary.notes, f"{self.out / 'report.html'}"]:
+            Console().print(Text(line))
 
 
 def main(benchmark: type[Benchmark], load: Load) -> None:
@@ -177,15 +176,34 @@ def load_benchmark(path: Path, variant: str = "") -> Benchmark:
     return found[0](variant)
 
 
-def _publish(
-    benchmark: Benchmark, questions: Sequence[Question], origin: Origin, out: Path, *, strict: bool
-) -> dict[str, Any]:
-    """Score what stands in `out`, and show it."""
-    summary = publish(benchmark, questions, origin, out, strict=strict)
-    print_table(summary.table())
-    for line in [*summary.notes, f"{out / 'report.html'}"]:
-        Console().print(Text(line))
-    return summary.as_dict()
+def _answers(
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    request: Request,
+    model: ScoringModel | None,
+    out: Path,
+    shared: bool,
+) -> Origin:
+    """See to it that the answers stand in `out`, and say where they come from."""
+    if model is None:
+        return _answered_elsewhere(benchmark, questions, request, out)
+    chooser = model if request.by_likelihood else None
+    if chooser is not None:
+        chooser.score_options([])  # one who cannot says so
+    origin = Origin.of(benchmark, questions, model, by_likelihood=request.by_likelihood)
+    for mode in request.modes:
+        ask(
+            benchmark,
+            questions,
+            model,
+            replace(origin, mode=mode),
+            out=out,
+            limit=request.limit,
+            batch_size=request.batch_size,
+            chooser=chooser,
+            shared=shared,
+        )
+    return origin
 
 
 def _check(benchmark: Benchmark, questions: Sequence[Question], request: Request) -> None:

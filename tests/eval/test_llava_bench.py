@@ -8,7 +8,7 @@ import pytest
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark
 from llava_lite.evaluation.files import EvaluationError
-from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.chat_model import ChatModel, Sampling
 from tests.eval.benchmark_files import (
     REFERENCE,
     asked,
@@ -210,7 +210,7 @@ def test_missing_files_and_rows_are_named(bench: Benchmark, tmp_path: Path) -> N
 def test_a_whole_run_asks_the_model_and_the_judge(tmp_path: Path) -> None:
     from llava_lite.evaluation.runner import run
 
-    class Both:
+    class Both(ChatModel):
         """Model and judge at once; the judge likes the answer to question 1 less."""
 
         name = "both"

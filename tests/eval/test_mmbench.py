@@ -16,7 +16,7 @@ from llava_lite.evaluation.benchmark import Answer, Benchmark
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.modes import MODES, Mode
 from llava_lite.evaluation.runner import read_questions, run
-from llava_lite.generation.chat_model import Sampling
+from llava_lite.generation.chat_model import ChatModel, Sampling
 from tests.eval.benchmark_files import asked, evaluate_by_command, load, mark_of, png, shade, write_lines, write_parquet
 
 M = 1_000_000
@@ -69,7 +69,7 @@ def write_hub(data: Path, config: str = "en", split: str = "dev") -> Path:
 
 
 @dataclass
-class Shades:
+class Shades(ChatModel):
     """A model that says A and notes which pictures it saw."""
 
     seen: list[int | None]
