@@ -162,6 +162,11 @@ class Evaluation:
         self.asked = asked
         self.benchmarks = [find_benchmark(name) for name in config.evaluate.benchmarks]
         for benchmark, (key, data) in zip(self.benchmarks, config.evaluate.benchmarks.items(), strict=True):
+            if benchmark.judging(data) is not None:
+                raise EvaluationError(
+                    f"evaluate.benchmarks.{key}: a judge would have to review its answers, and none does while a model "
+                    f"learns; evaluate the result: llava-lite eval {key} --judge"
+                )
             asked_of = runner.read_questions(benchmark, data)[: config.evaluate.limit]
             if not any(question.correct for question in asked_of):
                 raise EvaluationError(

@@ -55,7 +55,7 @@ class Origin:
             mode="normal",
             model=model.name,
             model_sha256=hash_model(model.name),
-            prompts_sha256=_hash([q.id, q.conversation.system, _turns(q)] for q in questions),
+            prompts_sha256=_hash_prompts(questions),
             data_sha256=_hash_data(questions),
             decoding=json.loads(json.dumps(decoding)),  # as on disk
         )
@@ -70,7 +70,7 @@ class Origin:
             mode="normal",
             model=name,
             model_sha256=None,
-            prompts_sha256=_hash([q.id, q.conversation.system, _turns(q)] for q in questions),
+            prompts_sha256=_hash_prompts(questions),
             data_sha256=_hash_data(questions),
             decoding={"answers_sha256": _hash([answer.question_id, answer.text] for answer in answers)},
         )
@@ -112,6 +112,10 @@ def _hash_slice(piece: FileSlice, count: int | None) -> str:
             file.seek(piece.offset + start)
             digest.update(file.read(min(SAMPLE_SIZE, piece.size - start)))
     return digest.hexdigest()
+
+
+def _hash_prompts(questions: Sequence[Question]) -> str:
+    return _hash([q.id, q.conversation.system, _turns(q)] for q in questions)
 
 
 def _turns(question: Question) -> list[list[str | None]]:

@@ -455,6 +455,14 @@ def test_a_dry_run_asks_about_samples_that_the_run_can_use(
         (["evaluate.benchmarks.shapes=W"], "nothing is evaluated without evaluate.every_steps"),
         (["evaluate.every_steps=1", "evaluate.best_by=pop", "evaluate.benchmarks.pop=W"], "did you mean pope?"),
         (["evaluate.every_steps=1", "evaluate.best_by=pope", "evaluate.benchmarks.pope=gone"], "get it from"),
+        (
+            ["evaluate.every_steps=1", "evaluate.best_by=mmvet", "evaluate.benchmarks.mmvet=W"],
+            "evaluate.benchmarks.mmvet: a judge would have to review its answers",
+        ),
+        (
+            ["evaluate.every_steps=1", "evaluate.best_by=mmbench-xx", "evaluate.benchmarks.mmbench-xx=W"],
+            "mmbench: no variant 'xx'",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_before_the_first_step(
