@@ -5,7 +5,8 @@ Split:   test (8,000 questions, the figure of LLaVA-1.5's table), whose answers 
          challenge 2185); val (4,319), scored here
 Files:   under --data or --data/vizwiz:
          llava_test.jsonl        LLaVA's eval.zip; {"question_id", "image", "text"}
-         Annotations/test.json   vizwiz.org, in its place; Annotations/val.json, with answers, for val
+         Annotations/test.json   vizwiz.org, in its place; Annotations/val.json, with answers, for val; or both files
+                                 in vizwiz/ itself, as LLaVA's docs say
          test/, val/             vizwiz.org, the images
          or VizWiz-VQA/          lmms-lab/VizWiz-VQA at the Hugging Face hub; test and val in parquet
 Metric:  VQA accuracy, over all and per answer type: the mean of what an answer earns, 0.3 for one of ten people who
@@ -26,7 +27,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Mark, Question, QuestionId
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import EvaluationError, check_row, read_answer_texts, read_json, read_rows, write_whole
+from llava_lite.evaluation.files import EvaluationError, read_answer_texts, read_list, read_rows, write_whole
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.evaluation.vqa import agreement, normalise, normalise_evalai, people_said, vqa_compared
 from llava_lite.recipes import report_mistakes
@@ -36,7 +37,13 @@ SUFFIX = (
     "\nAnswer the question using a single word or phrase."
 )
 PLACES = {
-    "test": ["vizwiz/llava_test.jsonl", "llava_test.jsonl", "vizwiz/Annotations/test.json", "Annotations/test.json"],
+    "test": [
+        "vizwiz/llava_test.jsonl",
+        "llava_test.jsonl",
+        "vizwiz/Annotations/test.json",
+        "Annotations/test.json",
+        "vizwiz/test.json",
+    ],
     "val": ["vizwiz/Annotations/val.json", "Annotations/val.json", "vizwiz/val.json", "val.json"],
 }
 
@@ -107,10 +114,9 @@ def from_annotations(path: Path, images: Path, *, scored: bool) -> list[Question
     if scored:
         fields |= {"answers": list, "answer_type": str}
     questions = []
-    for number, row in enumerate(read_json(path), start=1):
-        where = f"{path}, question {number}"
-        name = check_row(row, fields, where)["image"]
-        answers, kind = (people_said(row["answers"], where), row["answer_type"]) if scored else ((), "")
+    for row in read_list(path, fields):
+        name = row["image"]
+        answers, kind = (people_said(row["answers"], f"{path}, {name}"), row["answer_type"]) if scored else ((), "")
         questions.append(ask(name, row["question"] + SUFFIX, name, images / name, answers, kind))
     return questions
 

@@ -34,17 +34,19 @@ def read_rows(path: Path, fields: Fields) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:  # a UnicodeDecodeError is one, too
+        except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError, too
             raise EvaluationError(f"{path}, line {number}: not JSON ({error}); repair or download it anew") from None
         rows.append(check_row(row, fields, f"{path}, line {number}"))
     return rows
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises EvaluationError that names it where it is none."""
+    """Read a JSON file. Raises EvaluationError that names it where it is none, or not there."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}: not JSON ({error}); repair or download it anew") from None
 
 
@@ -54,6 +56,17 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EvaluationError(f"{path}: a list where an object is expected; is this the right file?")
     return content
+
+
+def read_list(path: Path, fields: Fields) -> list[dict[str, Any]]:
+    """Read a JSON file that is one list of rows, which have at least `fields`, of these types.
+
+    Raises EvaluationError where it is none, and for the first row that is otherwise.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise EvaluationError(f"{path}: no list of questions; is this the right file?")
+    return [check_row(row, fields, f"{path}, question {number}") for number, row in enumerate(content, start=1)]
 
 
 def read_constant(path: Path, name: str) -> str:
@@ -91,7 +104,7 @@ def read_answer_texts(path: Path) -> list[tuple[int | str, str]]:
         raise EvaluationError(f"{path}: no such file of answers")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:  # so it is JSON Lines, or broken, which `read_rows` tells with the line
+    except (ValueError, RecursionError):  # so it is JSON Lines, or broken, which `read_rows` tells with the line
         content = read_rows(path, {})
     if isinstance(content, dict) and not any(name in content for name in ID_FIELDS):
         rows: list[Any] = [{"id": id, "text": text} for id, text in content.items()]
