@@ -20,7 +20,7 @@ DROPPED = frozenset(("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *
 
 _LINE_BREAK = re.compile("[\r\n\v\f\u2028\u2029]")
 _BLANKS = re.compile("[ \t\u00a0\u3000]+")
-_PLAIN_WORD = re.compile("[A-Za-z]{2,}(?=[,.]?[ \n])")
+_PLAIN_WORD = re.compile("[A-Za-z]+(?=,? )|[A-Za-z]{2,}(?=[.]?[ \n])")
 
 
 def tokenize(captions: Sequence[str]) -> list[str]:
