@@ -1,9 +1,10 @@
 """The tokens of captions as the official scorers count them: Penn Treebank tokens in lower case, punctuation dropped.
 
 COCO's scorer (pycocoevalcap) has a Java program cut its captions, Stanford CoreNLP 3.4.1. Here are the same tokens
-without Java, but for three things. What else ends a line there, such as a carriage return or U+2028, shifts every
-caption after it by one; here it is a space. Letters that came to Unicode after 6.0 are deleted there, and letters here.
-And there the letters that fold to k, s and i (U+212A, U+017F, U+0130, U+0131) spell listed words such as `Mrs.`, too.
+without Java, but for four things. What else ends a line there, as a carriage return or U+2028 do, shifts every caption
+after it by one; here it is a space. Letters that came to Unicode after 6.0 are deleted there, and letters here. There
+the letters that fold to k, s and i (U+212A, U+017F, U+0130, U+0131) spell listed words such as `Mrs.`, too. And there a
+character beyond U+FFFF has the length of two, which a URL that ends in `/` and one emoji shows.
 """
 
 from __future__ import annotations

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import re
 
-_NAMES = {
-    **{"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"},
-    **{"&amp;": "&", "&lt;": "<", "&gt;": ">"},
-    **{"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"},
-    **{
-        "¢": "cents",
-        "£": "#",
-        "€": "$",
-        "\u0080": "$",
-        "₠": "$",
-        "¤": "$",
-    },  # as the Wall Street Journal's text had them
-}
+_BRACKETS = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
+_FRACTIONS = {"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
+_CURRENCIES = {"¢": "cents", "£": "#", "€": "$", "\u0080": "$", "₠": "$", "¤": "$"}  # $ and # are all that the bank has
+_NAMES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", **_BRACKETS, **_FRACTIONS, **_CURRENCIES}
 _CURLY = (("\u0091‘‛‹", "`"), ("\u0092’›", "'"), ("\u0093“«", "``"), ("\u0094”»", "''"))
 
 
@@ -52,23 +43,17 @@ def telephone(token: str) -> str:
     return with_named_brackets(in_one_piece(token))
 
 
-def dash(token: str) -> str:
-    return "--" if len(token) in (3, 4) or token.strip("-") else token
-
-
-def ellipsis(token: str) -> str:
+def as_punctuation(token: str) -> str:
+    """Write what is dropped with the punctuation, such as dashes and dots in a row, as one of these."""
     return "..."
 
 
-def opening_quote(token: str) -> str:
-    return _straight(token.replace("&apos;", "'").replace("'", "`").replace("&quot;", '"').replace('"', "``"))
+def dash(token: str) -> str:
+    return token if len(token) > 4 else "--"
 
 
-def closing_quote(token: str) -> str:
-    return _straight(token.replace("&apos;", "'").replace("&quot;", '"').replace('"', "''"))
-
-
-def _straight(token: str) -> str:
+def quote(token: str) -> str:
+    token = token.replace("&apos;", "'").replace("&quot;", '"').replace('"', "''")
     for curly, straight in _CURLY:
         token = re.sub(f"[{curly}]", straight, token)
     return token
