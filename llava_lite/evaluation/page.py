@@ -113,10 +113,10 @@ def page(title: str, parts: Sequence[str], *, intro: Sequence[str] = (), warning
 
 
 def number(value: float) -> str:
-    """Write a figure: ratios with three digits, larger ones with one, counts whole."""
+    """Write a figure: ratios, and CIDEr, with three digits, larger ones with one, counts whole."""
     if isinstance(value, int):
         return str(value)
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def render_table(table: Table) -> str:
