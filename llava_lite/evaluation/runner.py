@@ -12,6 +12,7 @@ OUT/submission/              what the benchmark's test server takes, where there
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,15 +56,25 @@ def run(
 
 
 def read_questions(benchmark: Benchmark, data: Path) -> list[Question]:
-    """Read a benchmark's questions. Raises EvaluationError where there are none, or two of one id."""
+    """Read a benchmark's questions.
+
+    Raises EvaluationError where there are none, two of one id, or one about a picture outside `data`: names of pictures
+    come from strangers.
+    """
     questions = benchmark.questions(data)
     if not questions:
         raise EvaluationError(f"{benchmark.name}: no questions in {data}; is this the right folder?")
     seen = set()
+    folder = os.path.join(os.path.abspath(data), "")
     for question in questions:
         if question.id in seen:
             raise EvaluationError(f"{benchmark.name}: two questions have the id {question.id!r}; repair the file")
         seen.add(question.id)
+        for image in question.conversation.images:
+            # as it is written: links in the folder may lead anywhere, for people made them
+            if isinstance(image.source, Path) and not os.path.abspath(image.source).startswith(folder):
+                where = f"question {question.id}: its image {image.source} lies outside {data}"
+                raise EvaluationError(f"{benchmark.name}, {where}; repair the file, or give the folder around both")
     return questions
 
 

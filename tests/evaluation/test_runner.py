@@ -76,6 +76,23 @@ def test_a_missing_image_names_the_question_and_the_path(data: Path, tmp_path: P
     assert run(Pixels(), model, data=data, out=tmp_path / "blind", mode="blind").complete
 
 
+@pytest.mark.parametrize("name", ["../../secret", "{}/secret"], ids=["upwards", "absolute"])
+def test_a_picture_outside_the_data_is_refused(data: Path, tmp_path: Path, name: str) -> None:
+    name = name.format(tmp_path)
+    (data / "images" / "red.png").rename(tmp_path / "secret.png")
+    path = data / "pixels.jsonl"
+    path.write_text(path.read_text().replace('"red"', json.dumps(name)))
+    with pytest.raises(EvaluationError, match=r"question 0: its image .*secret.png lies outside"):
+        run(Pixels(), PixelModel(), data=data, out=tmp_path / "out")
+
+
+def test_a_link_in_the_data_may_lead_anywhere(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "images").rename(tmp_path / "pictures")
+    (data / "images").symlink_to(tmp_path / "pictures")
+    monkeypatch.chdir(data)
+    assert run(Pixels(), PixelModel(), data=Path("."), out=tmp_path / "out").complete
+
+
 def test_a_broken_row_names_file_and_line(data: Path, tmp_path: Path) -> None:
     path = data / "pixels.jsonl"
     lines = read_lines(path)
