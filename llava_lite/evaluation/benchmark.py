@@ -52,6 +52,15 @@ class Question:
     options: tuple[str, ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises EvaluationError where the file it comes from has no picture, or no text where a text should be."""
+        if any(image.source is None for image in self.conversation.images):
+            raise EvaluationError(f"question {self.id!r}: its picture is missing in the file; download it anew")
+        texts = (self.kind, *self.correct, *self.groups, *self.options)
+        odd = next((text for text in texts if not isinstance(text, str)), None)
+        if odd is not None or None in texts:
+            raise EvaluationError(f"question {self.id!r}: {odd!r} stands where a text should; download its file anew")
+
 
 @dataclass(frozen=True)
 class Answer:
