@@ -60,7 +60,13 @@ def read_parquet(paths: Sequence[Path], fields: Fields, images: Sequence[str] = 
     for number, row in enumerate(rows):
         check_row(row, fields, f"{paths[0].parent}, row {number}")
     for name in images:
-        for row, picture in zip(rows, _pictures([Path(f["filename"]) for f in table.cache_files], name), strict=True):
+        try:
+            pictures = _pictures([Path(file["filename"]) for file in table.cache_files], name)
+        except (TypeError, KeyError) as error:
+            raise EvaluationError(
+                f"{paths[0]}: column {name} has no pictures ({error}); is this the right dataset?"
+            ) from None
+        for row, picture in zip(rows, pictures, strict=True):
             row[name] = picture
     return rows
 
@@ -86,9 +92,13 @@ def _slices(array: pyarrow.Array, file: Path, base: int, known: dict[bytes, File
 
     if pyarrow.types.is_list(array.type) or pyarrow.types.is_large_list(array.type):
         flat = _slices(array.flatten(), file, base, known)
-        counts = [len(row) if row is not None else 0 for row in array]
+        counts = [len(row) if row.is_valid else 0 for row in array]
         return [flat[end - count : end] for end, count in zip(accumulate(counts), counts, strict=True)]
+    if pyarrow.types.is_null(array.type):
+        return [None] * len(array)
     cells = array.field("bytes") if pyarrow.types.is_struct(array.type) else array
+    if not (pyarrow.types.is_binary(cells.type) or pyarrow.types.is_large_binary(cells.type)):
+        raise TypeError(f"{array.type} is no type of pictures")
     _, bounds, data = cells.buffers()
     starts = np.frombuffer(bounds, np.int64 if pyarrow.types.is_large_binary(cells.type) else np.int32)
     found: list[FileSlice | None] = []

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -102,3 +104,27 @@ def test_a_missing_column_and_a_broken_file_are_named(tmp_path: Path) -> None:
     paths[0].write_bytes(b"PAR1 cut off")
     with pytest.raises(EvaluationError, match=r"test-00000-of-00002.parquet: cannot be read"):
         read_parquet(paths, {"id": int})
+
+
+def test_a_column_of_nothing_has_no_pictures(tmp_path: Path) -> None:
+    rows = read_parquet(write_raw(tmp_path, pyarrow.nulls(2)), {"id": int}, images=["image"])
+    assert [row["image"] for row in rows] == [None, None]
+
+
+def test_a_list_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    pictures = pyarrow.array([None, [png(7)["bytes"]]], pyarrow.list_(pyarrow.binary()))
+    rows = read_parquet(write_raw(tmp_path, pictures), {"id": int}, images=["image"])
+    assert [[shade(picture) for picture in row["image"]] for row in rows] == [[], [7]]
+
+
+@pytest.mark.parametrize("column", [["a.png", "b.png"], [1, 2], [{"path": "a.png"}, {"path": "b.png"}]])
+def test_a_column_that_is_no_pictures_is_named(tmp_path: Path, column: list[object]) -> None:
+    with pytest.raises(EvaluationError, match="column image has no pictures"):
+        read_parquet(write_raw(tmp_path, pyarrow.array(column)), {"id": int}, images=["image"])
+
+
+def write_raw(folder: Path, pictures: pyarrow.Array) -> list[Path]:
+    """A file without the notes of `datasets`, as other programs write them."""
+    path = folder / "test.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"id": [0, 1], "image": pictures}), path)
+    return [path]
