@@ -249,6 +249,8 @@ def _answered_elsewhere(benchmark: Benchmark, questions: Sequence[Question], req
             raise EvaluationError(f"{request.answers} holds reviews, which need no judge; leave out --judge")
         return take_replies(benchmark, judging, questions, replies, request.answers.name, out)
     answers = benchmark.read_answers(request.answers, questions)
+    if not answers:
+        raise EvaluationError(f"{request.answers}: no answers in there; is this the right file?")
     origin = Origin.of_answers(benchmark, questions, request.answers.name, answers)
     write_foreign(out, origin, questions, answers)
     return origin

@@ -89,6 +89,7 @@ def test_a_part_of_the_answers_is_marked(data: Path, tmp_path: Path, capsys: pyt
         ([{"text": "red"}], "answer 1: needs one of question_id"),
         ([3], "answer 1: not an object"),
         ([*ROWS, ROWS[0]], "question 0 has two answers"),
+        ([], "no answers in there"),
         ([{"question_id": 77, "text": "red"}], "1 answers to questions that are not asked"),
     ],
 )
