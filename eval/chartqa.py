@@ -24,7 +24,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Benchmark, Mark, Question, QuestionId
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import EvaluationError, check_row, read_json
+from llava_lite.evaluation.files import EvaluationError, read_list
 from llava_lite.evaluation.relaxed import careful_match, relaxed_match
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
@@ -65,8 +65,7 @@ class ChartQa(Benchmark):
         rows = []
         for kind in KINDS:
             path = self.locate(folder, f"test_{kind}.json")
-            for number, row in enumerate(read_json(path)):
-                check_row(row, {"imgname": str, "query": str, "label": str}, f"{path}, row {number}")
+            for row in read_list(path, {"imgname": str, "query": str, "label": str}):
                 rows.append((kind, folder / "png" / row["imgname"], row["query"], row["label"]))
         return rows
 

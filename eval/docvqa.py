@@ -25,7 +25,7 @@ from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Qu
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.metrics import ratio
-from llava_lite.evaluation.rrc import read_split, write_submission
+from llava_lite.evaluation.rrc import read_number, read_split, write_submission
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
 
@@ -33,6 +33,7 @@ SUFFIX = "\nAnswer the question using a single word or phrase."
 FILES = {"val": ("val_v1.0_withQT.json", "val_v1.0.json"), "test": ("test_v1.0.json",)}
 FOLDERS = ("docvqa/spdocvqa_qas", "docvqa", "spdocvqa_qas", ".")
 SPLITS = {"val": "validation", "test": "test"}
+OPTIONAL = (list, type(None))
 
 
 class DocVqa(Benchmark):
@@ -60,7 +61,7 @@ class DocVqa(Benchmark):
         answers = tuple(row.get("answers") or ()) if self.variant == "val" else ()
         if self.variant == "val" and not answers:
             raise EvaluationError(f"{self.name}: question {row['questionId']} has no answers; is this the right split?")
-        return Question(int(row["questionId"]), conversation, answers, groups=tuple(row.get("question_types") or ()))
+        return Question(read_number(row), conversation, answers, groups=tuple(row.get("question_types") or ()))
 
     def _official(self, data: Path) -> list[dict[str, Any]]:
         """Read the server's file; no rows where it is not there."""
@@ -69,6 +70,7 @@ class DocVqa(Benchmark):
         fields: dict[str, Any] = {
             "questionId": (int, str),
             "question": str,
+            "question_types": OPTIONAL,
             **({"answers": list} if self.variant == "val" else {}),
         }
         return read_split(path, fields, "image", ["documents", "spdocvqa_images"]) if path else []
@@ -78,12 +80,11 @@ class DocVqa(Benchmark):
         paths = find_parquet(data, ["DocVQA", "docvqa"], split, "DocVQA") or [
             self.locate(data, f"docvqa/spdocvqa_qas/{FILES[self.variant][0]}", f"DocVQA/DocVQA/{split}-*.parquet")
         ]
-        optional = (list, type(None))
         fields: dict[str, Any] = {
             "questionId": (int, str),
             "question": str,
-            "answers": optional,
-            "question_types": optional,
+            "answers": OPTIONAL,
+            "question_types": OPTIONAL,
         }
         return read_parquet(paths, fields, images=["image"])
 

@@ -40,6 +40,8 @@ NAME = "testdev_balanced"
 FIELDS: dict[str, type] = {
     "imageId": str, "question": str, "answer": str, "isBalanced": bool, "types": dict, "semantic": list, "groups": dict
 }  # fmt: skip
+TYPES: dict[str, type] = {"structural": str, "semantic": str}
+STEP: dict[str, type] = {"operation": str, "argument": str}
 NO_STEPS = ("exist", "query: name", "choose name")  # operations that only ask for the answer
 
 
@@ -101,16 +103,20 @@ class Gqa(Benchmark):
 
 def ask(id: str, row: Mapping[str, Any], picture: object) -> Question:
     """Make a question, with the names under which the official script reports it."""
-    steps = [f"{step['operation']}: {step['argument']}" for step in row["semantic"]]
+    where = f"question {id}"
+    types, group = check_row(row["types"], TYPES, where), row["groups"].get("global")
+    steps = [
+        f"{step['operation']}: {step['argument']}" for step in (check_row(s, STEP, where) for s in row["semantic"])
+    ]
     num_steps = sum(not any(name in step for name in NO_STEPS) for step in steps)
     num_words = len(row["question"].split())
     return Question(
         id=id,
         conversation=Conversation().ask(row["question"] + SUFFIX, [picture]),
         correct=(row["answer"],) if row["isBalanced"] else (),
-        kind=row["types"]["structural"],
-        groups=(f"semantic {row['types']['semantic']}", f"steps {num_steps}", f"words {num_words}"),
-        row={"group": row["groups"]["global"]},
+        kind=types["structural"],
+        groups=(f"semantic {types['semantic']}", f"steps {num_steps}", f"words {num_words}"),
+        row={"group": None if group is None else str(group)},
     )
 
 

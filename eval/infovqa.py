@@ -27,7 +27,7 @@ from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Qu
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.metrics import ratio
-from llava_lite.evaluation.rrc import read_split, write_submission
+from llava_lite.evaluation.rrc import read_number, read_split, write_submission
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
 
@@ -35,6 +35,7 @@ SUFFIX = "\nAnswer the question using a single word or phrase."
 FILES = {"val": "infographicsVQA_val_v1.0_withQT.json", "test": "infographicsVQA_test_v1.0.json"}
 FOLDERS = ("infovqa/infographicsvqa_qas", "infovqa", "infographicsvqa_qas", ".")
 SPLITS = {"val": "validation", "test": "test"}
+OPTIONAL = (list, type(None))
 TYPES = ("answer_type", "evidence", "operation/reasoning")
 
 
@@ -64,7 +65,7 @@ class InfoVqa(Benchmark):
         if self.variant == "val" and not answers:
             raise EvaluationError(f"{self.name}: question {row['questionId']} has no answers; is this the right split?")
         groups = tuple(f"{field}: {name}" for field in TYPES for name in row.get(field) or ())
-        return Question(int(row["questionId"]), conversation, answers, groups=groups)
+        return Question(read_number(row), conversation, answers, groups=groups)
 
     def _official(self, data: Path) -> list[dict[str, Any]]:
         """Read the server's file; no rows where it is not there."""
@@ -73,6 +74,7 @@ class InfoVqa(Benchmark):
         fields: dict[str, Any] = {
             "questionId": (int, str),
             "question": str,
+            **dict.fromkeys(TYPES, OPTIONAL),
             **({"answers": list} if self.variant == "val" else {}),
         }
         return read_split(path, fields, "image_local_name", ["images", "infographicsvqa_images"]) if path else []
@@ -82,9 +84,8 @@ class InfoVqa(Benchmark):
         paths = find_parquet(data, ["DocVQA", "InfographicVQA", "infovqa"], split, "InfographicVQA") or [
             self.locate(data, f"{FOLDERS[0]}/{FILES[self.variant]}", f"DocVQA/InfographicVQA/{split}-*.parquet")
         ]
-        optional = (list, type(None))
-        fields: dict[str, Any] = {"questionId": (int, str), "question": str, "answers": optional}
-        fields |= {"answer_type": optional, "operation/reasoning": optional}
+        fields: dict[str, Any] = {"questionId": (int, str), "question": str, "answers": OPTIONAL}
+        fields |= {"answer_type": OPTIONAL, "operation/reasoning": OPTIONAL}
         return read_parquet(paths, fields, images=["image"])
 
 

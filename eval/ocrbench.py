@@ -24,7 +24,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Question, QuestionId, Sums
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import check_row, read_json
+from llava_lite.evaluation.files import check_row, read_json, read_list
 from llava_lite.evaluation.metrics import ratio
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
@@ -77,9 +77,7 @@ class OcrBench(Benchmark):
         path = next((data / place for place in PLACES if (data / place).is_file()), None)
         if path is None:
             return []
-        rows = read_json(path)
-        for number, row in enumerate(rows):
-            check_row(row, {**OFFICIAL, "type": str}, f"{path}, row {number}")
+        rows = read_list(path, {**OFFICIAL, "type": str})
         places = [folder / "OCRBench_Images" for folder in (path.parent, path.parent.parent, data)]
         images = next((place for place in places if place.is_dir()), places[0])
         return [

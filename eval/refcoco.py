@@ -68,6 +68,8 @@ class RefCoco(Benchmark):
             image = row["image"]
             if image is None or len(row["bbox"]) != 4:
                 raise EvaluationError(f"{paths[0]}: question {row['question_id']!r} needs a picture and a box of four")
+            if not all(isinstance(phrase, str) for phrase in row["answer"]):
+                raise EvaluationError(f"{paths[0]}: question {row['question_id']!r} needs phrases as texts")
             size = sizes[image] = sizes.get(image) or image_size(image)
             x, y, width, height = row["bbox"]
             box = (x, y, x + width, y + height)

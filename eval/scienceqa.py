@@ -28,7 +28,7 @@ from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Question, QuestionId, Sums
 from llava_lite.evaluation.choices import option_lines, stated_letter
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import EvaluationError, check_row, read_json
+from llava_lite.evaluation.files import EvaluationError, check_row, read_json, read_list, read_object
 from llava_lite.evaluation.metrics import ratio
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
@@ -82,20 +82,22 @@ class ScienceQA(Benchmark):
         return super().read_answers(path, questions)
 
     def _read_official(self, path: Path) -> list[Question]:
-        problems = read_json(self.locate(path.parent, "problems.json"))
-        rows = [check_row(row, {"id": str, "conversations": list}, str(path)) for row in read_json(path)]
+        problems = read_object(self.locate(path.parent, "problems.json"))
+        splits = self.locate(path.parent, "pid_splits.json")
+        rows = read_list(path, {"id": str, "conversations": list, "image": (str, type(None))})
         asked = {row["id"]: row for row in rows}
         if len(asked) < len(rows):
             raise EvaluationError(f"{path}: {len(rows) - len(asked)} questions have an id of another; download it anew")
         places = [path.parent / place for place in ("images/test", "test", "images")]
         images = next((place for place in places if place.is_dir()), places[0])
         questions = []
-        for id in read_json(self.locate(path.parent, "pid_splits.json"))["test"]:
+        for id in map(str, check_row(read_object(splits), {"test": list}, str(splits))["test"]):
             if id not in asked or id not in problems:
                 lacking = path if id not in asked else path.parent / "problems.json"
                 raise EvaluationError(f"{lacking}: question {id} of the test split is not there; download it anew")
-            image = images / asked[id]["image"] if "image" in asked[id] else None
-            text = asked[id]["conversations"][0]["value"].replace("<image>", "").strip()
+            image = images / asked[id]["image"] if asked[id].get("image") else None
+            turn = check_row(next(iter(asked[id]["conversations"]), None), {"value": str}, f"{path}, question {id}")
+            text = turn["value"].replace("<image>", "").strip()
             questions.append(make_question(id, text, problems[id], image))
         return questions
 
@@ -112,7 +114,9 @@ def read_hub(parquet: Sequence[Path]) -> list[Question]:
 def make_question(id: str, text: str, problem: Mapping[str, Any], image: object) -> Question:
     """Make a question of a row of problems.json, or of one that has the same fields."""
     check_row(problem, PROBLEM, f"question {id}")
-    grade = int(problem["grade"].removeprefix("grade"))
+    grade = problem["grade"].removeprefix("grade")
+    if not grade.isdecimal() or not 0 <= problem["answer"] < len(problem["choices"]) <= len(ascii_uppercase):
+        raise EvaluationError(f"question {id}: of {problem['grade']!r}, or its answer is no place among its options")
     has_hint, has_image = bool(problem["hint"]), image is not None
     contexts = {"TXT": has_hint, "IMG": has_image, "NO": not has_hint and not has_image}
     return Question(
@@ -123,7 +127,7 @@ def make_question(id: str, text: str, problem: Mapping[str, Any], image: object)
         groups=(
             SUBJECTS.get(problem["subject"], problem["subject"]),
             *(name for name, applies in contexts.items() if applies),
-            "G1-6" if grade <= 6 else "G7-12",
+            "G1-6" if int(grade) <= 6 else "G7-12",
         ),
         options=tuple(problem["choices"]),
     )

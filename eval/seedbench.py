@@ -39,7 +39,10 @@ TYPES = (
     "Action Recognition", "Action Prediction", "Procedure Understanding",
 )  # fmt: skip
 CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
-FIELDS = {"question_id": (int, str), "question_type_id": int, "data_type": str, "answer": str}
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "question_id": (int, str), "question_type_id": int, "data_type": str, "answer": str,
+    **dict.fromkeys(CHOICES, (str, int, float)),
+}  # fmt: skip
 
 
 class SeedBench(Benchmark):

@@ -26,7 +26,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Mark, Question, QuestionId
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import EvaluationError, check_row, read_answer_texts, read_json, read_rows, write_whole
+from llava_lite.evaluation.files import EvaluationError, read_answer_texts, read_list, read_rows, write_whole
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.evaluation.vqa import agreement, normalise, normalise_evalai, people_said, vqa_compared
 from llava_lite.recipes import report_mistakes
@@ -107,10 +107,9 @@ def from_annotations(path: Path, images: Path, *, scored: bool) -> list[Question
     if scored:
         fields |= {"answers": list, "answer_type": str}
     questions = []
-    for number, row in enumerate(read_json(path), start=1):
-        where = f"{path}, question {number}"
-        name = check_row(row, fields, where)["image"]
-        answers, kind = (people_said(row["answers"], where), row["answer_type"]) if scored else ((), "")
+    for row in read_list(path, fields):
+        name = row["image"]
+        answers, kind = (people_said(row["answers"], f"question {name}"), row["answer_type"]) if scored else ((), "")
         questions.append(ask(name, row["question"] + SUFFIX, name, images / name, answers, kind))
     return questions
 

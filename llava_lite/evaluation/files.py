@@ -56,6 +56,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_list(path: Path, fields: Fields) -> list[dict[str, Any]]:
+    """Read a JSON file that is one list of rows, which have at least `fields`, of these types.
+
+    Raises EvaluationError where it is none, and for the first row that is otherwise.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise EvaluationError(f"{path}: no list of questions; is this the right file?")
+    return [check_row(row, fields, f"{path}, question {number}") for number, row in enumerate(content, start=1)]
+
+
 def read_constant(path: Path, name: str) -> str:
     """Read the text that a Python file gives this name at its top level, without running it.
 

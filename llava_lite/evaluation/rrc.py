@@ -6,7 +6,7 @@ One JSON file a split, {"data": [rows]}; its pictures lie in a folder beside it,
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,16 @@ def read_split(path: Path, fields: Fields, image: str, folders: Sequence[str]) -
         check_row(row, {**fields, image: str}, f"{path}, question {number}")
         rows.append({**row, "image": pictures / row[image].split("/")[-1]})
     return rows
+
+
+def read_number(row: Mapping[str, Any]) -> int:
+    """Return the number of a question, which some files write as text. Raises EvaluationError where it is none."""
+    written = str(row["questionId"])
+    if not written.isdecimal():
+        raise EvaluationError(
+            f"question {written!r}: its questionId is no number, as the server needs it; see its file"
+        )
+    return int(written)
 
 
 def write_submission(path: Path, answers: Sequence[Answer]) -> Path:
