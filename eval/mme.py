@@ -132,13 +132,14 @@ class Mme(Benchmark):
         if path.is_dir():
             return list(read_results(path, correct))
         answers = super().read_answers(path, questions)
-        if path.suffix == ".jsonl":
-            prompts = [row.get("prompt", "") for row in read_rows(path, {})]
-            for place, (answer, prompt) in enumerate(zip(answers, prompts, strict=True)):
-                if answer.question_id not in correct and prompt:
-                    name = str(answer.question_id)
-                    answers[place] = Answer(make_id(name.split("/")[0], name, prompt), answer.text)
-        return answers
+        if path.suffix != ".jsonl" or all(answer.question_id in correct for answer in answers):
+            return answers
+        rows = read_rows(path, {"question_id": str, "prompt": str})
+        names = [
+            id if (id := row["question_id"]) in correct else make_id(id.split("/")[0], id, row["prompt"])
+            for row in rows
+        ]
+        return [Answer(name, answer.text) for name, answer in zip(names, answers, strict=True)]
 
 
 def read_answer(text: str) -> str | None:

@@ -74,8 +74,10 @@ class ScienceQA(Benchmark):
         """Read also the two files that LLaVA's scorer writes: the results, and the outputs by correctness."""
         content = read_json(path) if path.suffix == ".json" else None
         if isinstance(content, dict) and "outputs" in content:
-            return [Answer(id, text) for id, text in content["outputs"].items()]
+            said = check_row(content, {"outputs": dict}, str(path))["outputs"]
+            return [Answer(id, check_row(said, {id: str}, str(path))[id]) for id in said]
         if isinstance(content, dict) and {"correct", "incorrect"} <= content.keys():
+            check_row(content, {"correct": list, "incorrect": list}, str(path))
             fields = {"question_id": str, "pred": str}
             rows = [check_row(row, fields, str(path)) for row in [*content["correct"], *content["incorrect"]]]
             return [Answer(row["question_id"], row["pred"]) for row in rows]

@@ -2,6 +2,7 @@
 
 Paper:   Li et al., SEED-Bench: Benchmarking Multimodal LLMs with Generative Comprehension, arXiv:2307.16125
 Split:   19,242 questions: 14,233 on images (types 1 to 9), 5,009 on videos (types 10 to 12)
+         lmms-lab's dataset has only about 18,000 of them: its figure over all is not the published one's
 Files:   under --data, --data/seed_bench or --data/seedbench:
          llava-seed-bench.jsonl               LLaVA's eval.zip: the prompts
          SEED-Bench.json                      huggingface.co/datasets/AILab-CVC/SEED-Bench: answers and types

@@ -5,7 +5,8 @@ Split:   test (8,000 questions, the figure of LLaVA-1.5's table), whose answers 
          challenge 2185); val (4,319), scored here
 Files:   under --data or --data/vizwiz:
          llava_test.jsonl        LLaVA's eval.zip; {"question_id", "image", "text"}
-         Annotations/test.json   vizwiz.org, in its place; Annotations/val.json, with answers, for val
+         Annotations/test.json   vizwiz.org, in its place; Annotations/val.json, with answers, for val; or both files
+                                 in vizwiz/ itself, as LLaVA's docs say
          test/, val/             vizwiz.org, the images
          or VizWiz-VQA/          lmms-lab/VizWiz-VQA at the Hugging Face hub; test and val in parquet
 Metric:  VQA accuracy, over all and per answer type: the mean of what an answer earns, 0.3 for one of ten people who
@@ -36,7 +37,13 @@ SUFFIX = (
     "\nAnswer the question using a single word or phrase."
 )
 PLACES = {
-    "test": ["vizwiz/llava_test.jsonl", "llava_test.jsonl", "vizwiz/Annotations/test.json", "Annotations/test.json"],
+    "test": [
+        "vizwiz/llava_test.jsonl",
+        "llava_test.jsonl",
+        "vizwiz/Annotations/test.json",
+        "Annotations/test.json",
+        "vizwiz/test.json",
+    ],
     "val": ["vizwiz/Annotations/val.json", "Annotations/val.json", "vizwiz/val.json", "val.json"],
 }
 
@@ -109,7 +116,7 @@ def from_annotations(path: Path, images: Path, *, scored: bool) -> list[Question
     questions = []
     for row in read_list(path, fields):
         name = row["image"]
-        answers, kind = (people_said(row["answers"], f"question {name}"), row["answer_type"]) if scored else ((), "")
+        answers, kind = (people_said(row["answers"], f"{path}, {name}"), row["answer_type"]) if scored else ((), "")
         questions.append(ask(name, row["question"] + SUFFIX, name, images / name, answers, kind))
     return questions
 

@@ -41,9 +41,11 @@ def read_rows(path: Path, fields: Fields) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises EvaluationError that names it where it is none."""
+    """Read a JSON file. Raises EvaluationError that names it where it is none, or not there."""
     try:
         return json.loads(path.read_bytes())
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except ValueError as error:
         raise EvaluationError(f"{path}: not JSON ({error}); repair or download it anew") from None
 

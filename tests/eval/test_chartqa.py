@@ -93,7 +93,7 @@ def test_what_is_missing_is_named_with_its_place_and_source(tmp_path: Path) -> N
     with pytest.raises(EvaluationError, match=r"test_augmented.json is missing"):
         chartqa.questions(tmp_path)
     write_json(tmp_path / "chartqa/test/test_human.json", [{"imgname": "a.png", "query": "?"}])
-    with pytest.raises(EvaluationError, match=r"test_human.json, row 0: needs 'label'"):
+    with pytest.raises(EvaluationError, match=r"test_human.json, question 1: needs 'label'"):
         chartqa.questions(tmp_path)
     with pytest.raises(EvaluationError, match="type 'val' is none of human_test, augmented_test"):
         chartqa.questions(write_table(tmp_path / "other", type="val"))

@@ -290,3 +290,10 @@ def test_faults_of_the_files_are_named(mme: Benchmark, tmp_path: Path) -> None:
         mme.questions(tmp_path / "other")
     with pytest.raises(EvaluationError, match=r"no existence.txt or other results"):
         mme.read_answers(tmp_path / "scene", [])
+
+
+@pytest.mark.parametrize("row", [{}, {"prompt": 5}])
+def test_answers_that_name_only_images_need_their_prompts(mme: Benchmark, tmp_path: Path, row: dict) -> None:
+    path = write_lines(tmp_path / "merge.jsonl", [{"question_id": "color/0001.png", "text": "Yes", **row}])
+    with pytest.raises(EvaluationError, match=r"merge.jsonl, line 1: needs 'prompt'"):
+        mme.read_answers(path, [])

@@ -125,5 +125,5 @@ def test_missing_files_and_fields_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"ocrbench/OCRBench.json or .*parquet is missing; get it from github"):
         ocrbench.questions(tmp_path)
     write_json(tmp_path / "OCRBench.json", [{"dataset_name": "svt", "id": 1, "image_path": "1.png", "question": "?"}])
-    with pytest.raises(EvaluationError, match=r"OCRBench.json, row 0: needs 'answers'"):
+    with pytest.raises(EvaluationError, match=r"OCRBench.json, question 1: needs 'answers'"):
         ocrbench.questions(tmp_path)

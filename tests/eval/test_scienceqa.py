@@ -243,3 +243,14 @@ def test_faults_of_the_files_are_named(scienceqa: Benchmark, tmp_path: Path) -> 
     (tmp_path / "pid_splits.json").unlink()
     with pytest.raises(EvaluationError, match=r"pid_splits.json is missing"):
         scienceqa.questions(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"outputs": [1]}, {"outputs": {"7": None}}, {"correct": None, "incorrect": []}])
+def test_broken_results_are_told(tmp_path: Path, content: dict[str, Any]) -> None:
+    with pytest.raises(EvaluationError, match=r"results.json: needs '(outputs|7|correct)'"):
+        load("scienceqa").read_answers(write_json(tmp_path / "results.json", content), [])
+
+
+def test_results_that_are_not_there_are_told(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"none.json: cannot be read"):
+        load("scienceqa").read_answers(tmp_path / "none.json", [])

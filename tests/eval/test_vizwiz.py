@@ -120,9 +120,12 @@ def test_val_is_scored_as_submitted_against_peoples_own_words(tmp_path: Path) ->
     assert strict.figures == {"accuracy": 1.0}
 
 
-def test_official_annotations_do_for_test_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["Annotations", "."])
+def test_official_annotations_do_for_test_too(tmp_path: Path, folder: str) -> None:
     benchmark = load("vizwiz")
-    questions = benchmark.questions(write_val(tmp_path / "vizwiz").parent)
+    write_val(tmp_path / "vizwiz")
+    (tmp_path / "vizwiz" / "Annotations" / "test.json").rename(tmp_path / "vizwiz" / folder / "test.json")
+    questions = benchmark.questions(tmp_path)
     assert [(question.id, question.correct) for question in questions] == [(NAMES[0], ()), (NAMES[1], ())]
     assert questions[0].conversation.images[0].source == tmp_path / "vizwiz" / "test" / NAMES[0]
 
@@ -165,8 +168,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"vizwiz/Annotations/val.json or .* is missing"):
         load("vizwiz", "val").questions(tmp_path)
     write_json(tmp_path / "val.json", [{"image": "1.jpg", "question": "?", "answers": [], "answer_type": "other"}])
-    with pytest.raises(EvaluationError, match=r"val.json, question 1: needs people's answers"):
+    with pytest.raises(EvaluationError, match=r"val.json, 1.jpg: needs people's answers"):
         load("vizwiz", "val").questions(tmp_path)
     write_json(tmp_path / "val.json", {"questions": []})
-    with pytest.raises(EvaluationError, match=r"val.json, question 1: needs 'image'"):
+    with pytest.raises(EvaluationError, match=r"val.json: no list of questions"):
         load("vizwiz", "val").questions(tmp_path)
