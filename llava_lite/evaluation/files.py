@@ -34,7 +34,7 @@ def read_rows(path: Path, fields: Fields) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:  # a UnicodeDecodeError is one, too
+        except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError, too
             raise EvaluationError(f"{path}, line {number}: not JSON ({error}); repair or download it anew") from None
         rows.append(check_row(row, fields, f"{path}, line {number}"))
     return rows
@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}: not JSON ({error}); repair or download it anew") from None
 
 
@@ -104,7 +104,7 @@ def read_answer_texts(path: Path) -> list[tuple[int | str, str]]:
         raise EvaluationError(f"{path}: no such file of answers")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:  # so it is JSON Lines, or broken, which `read_rows` tells with the line
+    except (ValueError, RecursionError):  # so it is JSON Lines, or broken, which `read_rows` tells with the line
         content = read_rows(path, {})
     if isinstance(content, dict) and not any(name in content for name in ID_FIELDS):
         rows: list[Any] = [{"id": id, "text": text} for id, text in content.items()]

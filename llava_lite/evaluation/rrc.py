@@ -35,7 +35,7 @@ def read_split(path: Path, fields: Fields, image: str, folders: Sequence[str]) -
 def read_number(row: Mapping[str, Any]) -> int:
     """Return the number of a question, which some files write as text. Raises EvaluationError where it is none."""
     written = str(row["questionId"])
-    if not written.isdecimal():
+    if not written.isdecimal() or len(written) > 18:
         raise EvaluationError(
             f"question {written!r}: its questionId is no number, as the server needs it; see its file"
         )

@@ -130,3 +130,10 @@ def test_what_is_missing_or_lacks_answers_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "docvqa/val_v1.0.json", ROWS)
     with pytest.raises(EvaluationError, match="no list of questions under 'data'"):
         docvqa.questions(tmp_path)
+
+
+@pytest.mark.parametrize("id", ["x", "", "\u00b2", "9" * 5000])
+def test_what_is_no_number_for_the_server_is_told(tmp_path: Path, id: str) -> None:
+    write_official(tmp_path, "spdocvqa_qas", "spdocvqa_images", rows=[{**ROWS[0], "questionId": id}])
+    with pytest.raises(EvaluationError, match="its questionId is no number"):
+        load("docvqa").questions(tmp_path)
