@@ -31,6 +31,7 @@ from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Qu
 from llava_lite.evaluation.captions import caption_figures, mark_captions, read_captions, write_captions
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import EvaluationError, check_row, read_object
+from llava_lite.evaluation.meteor import check_meteor
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
 
@@ -73,11 +74,18 @@ class Coco(Benchmark):
     def split(self) -> str:
         return self.variant.removesuffix("-meteor")
 
+    @property
+    def with_meteor(self) -> bool:
+        return self.variant.endswith("-meteor")
+
     def questions(self, data: Path) -> list[Question]:
-        return [self._question(row) for row in self._official(data) or self._parquet(data)]
+        rows = self._official(data) or self._parquet(data)
+        if self.with_meteor:
+            check_meteor()  # and not after a model has answered for hours
+        return [self._question(row) for row in rows]
 
     def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
-        return mark_captions(pairs, with_meteor=self.variant.endswith("-meteor"))
+        return mark_captions(pairs, with_meteor=self.with_meteor)
 
     def figures(self, sums: Sums) -> Figures:
         return caption_figures(sums)

@@ -28,6 +28,7 @@ from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Qu
 from llava_lite.evaluation.captions import caption_figures, mark_captions, read_captions, write_captions
 from llava_lite.evaluation.command import main
 from llava_lite.evaluation.files import EvaluationError, check_row
+from llava_lite.evaluation.meteor import check_meteor
 from llava_lite.evaluation.tables import find_parquet, read_parquet
 from llava_lite.recipes import report_mistakes
 
@@ -51,23 +52,33 @@ class Nocaps(Benchmark):
     def split(self) -> str:
         return self.variant.removesuffix("-meteor")
 
+    @property
+    def with_meteor(self) -> bool:
+        return self.variant.endswith("-meteor")
+
     def questions(self, data: Path) -> list[Question]:
-        official, parquet = self._official(data), find_parquet(data / "NoCaps", [], HUB[self.split])
-        if official and (not parquet or official[0]["image"].parent.is_dir()):
-            return [self._question(row) for row in official]
-        if not parquet:
-            self.locate(data, f"nocaps/{FILES[self.split]}", f"NoCaps/data/{HUB[self.split]}-*.parquet")
-        domains = {row["id"]: row.get("domain", "") for row in official}
-        return [self._question({**row, "domain": domains.get(row["id"], "")}) for row in read_hub(parquet)]
+        rows = self._rows(data)
+        if self.with_meteor:
+            check_meteor()  # and not after a model has answered for hours
+        return [self._question(row) for row in rows]
 
     def mark(self, pairs: Sequence[tuple[Question, str]], *, strict: bool) -> Mapping[QuestionId, Mark]:
-        return mark_captions(pairs, with_meteor=self.variant.endswith("-meteor"))
+        return mark_captions(pairs, with_meteor=self.with_meteor)
 
     def figures(self, sums: Sums) -> Figures:
         return caption_figures(sums)
 
     def submit(self, questions: Sequence[Question], answers: Sequence[Answer], folder: Path) -> list[Path]:
         return [write_captions(folder / f"nocaps_{self.split}_llava-lite_results.json", answers)]
+
+    def _rows(self, data: Path) -> list[dict[str, Any]]:
+        official, parquet = self._official(data), find_parquet(data / "NoCaps", [], HUB[self.split])
+        if official and (not parquet or official[0]["image"].parent.is_dir()):
+            return official
+        if not parquet:
+            self.locate(data, f"nocaps/{FILES[self.split]}", f"NoCaps/data/{HUB[self.split]}-*.parquet")
+        domains = {row["id"]: row.get("domain", "") for row in official}
+        return [{**row, "domain": domains.get(row["id"], "")} for row in read_hub(parquet)]
 
     def _question(self, row: Mapping[str, Any]) -> Question:
         captions = tuple(row["captions"])

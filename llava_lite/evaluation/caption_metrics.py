@@ -77,7 +77,7 @@ class _Vector:
     """The n-grams of a text, each as often as it stands there times how rare it is (tf-idf).
 
     norms: for n from 1 to 4, the length of the vector of n-grams
-    length: of the text, in bigrams: so it is there
+    length: of the text, in words
     """
 
     weights: Mapping[Gram, float]
@@ -91,8 +91,7 @@ class _Vector:
         squares = [0.0] * LONGEST_GRAM
         for gram, weight in weights.items():
             squares[len(gram) - 1] += weight**2
-        length = sum(times for gram, times in grams.items() if len(gram) == 2)
-        return cls(weights, [sqrt(square) for square in squares], length)
+        return cls(weights, [sqrt(square) for square in squares], len(text.split()))
 
     def nearness(self, reference: _Vector, *, sigma: float = 6.0) -> float:
         """Average over n how alike the n-grams are, repetitions clipped, less for another length."""

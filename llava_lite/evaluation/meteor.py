@@ -7,6 +7,7 @@ each caption adds up, and the figure is made of the sums here, as the program ma
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ MODULES = (1.0, 0.6, 0.8, 0.6)
 CONTENT = 0.75
 """What a content word is worth; a function word is worth the rest of 1."""
 PRECISION, FRAGMENTS, SHAPE = 0.85, 0.6, 0.2
+OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 
 
 def meteor_counts(said: Sequence[str], references: Sequence[Sequence[str]]) -> list[dict[str, float]]:
@@ -34,6 +36,13 @@ def meteor_counts(said: Sequence[str], references: Sequence[Sequence[str]]) -> l
     if len(counted) != len(lines):
         raise EvaluationError(f"METEOR counted {len(counted)} of {len(lines)} captions; does Java have 2 GB of memory?")
     return [_named([float(number) for number in line.split()]) for line in counted]
+
+
+def check_meteor() -> None:
+    """Raise EvaluationError where Java or the package with the program is missing."""
+    _program()
+    if shutil.which("java") is None:
+        raise EvaluationError("METEOR is a Java program; install Java, so that `java` can be called")
 
 
 def meteor(sums: Mapping[str, float]) -> float:
@@ -66,27 +75,13 @@ def _named(numbers: Sequence[float]) -> dict[str, float]:
 
 
 def _run(lines: Sequence[str]) -> list[str]:
-    command = [
-        "java",
-        "-Dfile.encoding=UTF-8",
-        "-Xmx2G",
-        "-jar",
-        str(_program()),
-        "-",
-        "-",
-        "-stdio",
-        "-l",
-        "en",
-        "-norm",
-    ]
-    asked = "".join(f"{line}\n" for line in lines)
-    try:
-        result = subprocess.run(command, input=asked.encode("utf-8", errors="replace"), capture_output=True, check=True)
-    except OSError:
-        raise EvaluationError("METEOR is a Java program; install Java, so that `java` can be called") from None
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode("utf-8", errors="replace").strip().splitlines()
-        raise EvaluationError(f"METEOR's program failed: {said[-1] if said else error.returncode}") from None
+    check_meteor()
+    command = ["java", "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(_program())]
+    asked = "".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace")
+    result = subprocess.run([*command, *OPTIONS], input=asked, capture_output=True)
+    if result.returncode:
+        said = result.stderr.decode("utf-8", errors="replace").strip().splitlines()
+        raise EvaluationError(f"METEOR's program failed: {said[-1] if said else result.returncode}")
     return result.stdout.decode("utf-8").splitlines()
 
 

@@ -108,7 +108,7 @@ def test_an_incomplete_run_is_scored_over_its_images_alone(tmp_path: Path) -> No
         ("karpathy", "coco_karpathy_test_gt.json"),
         ("val2014", "coco/annotations/captions_val2014.json"),
         ("val2014", "annotations/captions_val2014.json"),
-        ("val2017-meteor", "captions_val2017.json"),
+        ("val2017", "captions_val2017.json"),
     ],
 )
 def test_cocos_files_are_found_where_people_have_them(tmp_path: Path, variant: str, place: str) -> None:
@@ -160,11 +160,12 @@ def test_captions_made_elsewhere_are_scored_and_written_for_the_server(tmp_path:
 def test_meteor_is_counted_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coco = load("coco", "karpathy-meteor")
     assert coco.name == "coco-karpathy-meteor"
-    questions = coco.questions(write_official(tmp_path))
+    write_official(tmp_path)
     with monkeypatch.context() as context:
         context.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(EvaluationError, match=r"pip install 'llava-lite\[meteor\]'"):
-            coco.score(questions, answers(questions))
+        with pytest.raises(EvaluationError, match=r"pip install 'llava-lite\[meteor\]'"):  # before a model is asked
+            coco.questions(tmp_path)
+    questions = load("coco").questions(tmp_path)
     lines = [image["meteor_line"] for image in IMAGES]
     monkeypatch.setattr("llava_lite.evaluation.meteor._run", lambda asked: lines)
     assert dict(coco.score(questions, answers(questions)).figures) == pytest.approx(CASES["figures"], abs=1e-12)

@@ -23,7 +23,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pycocoevalcap").mkdir()
     (tmp_path / "pycocoevalcap" / "__init__.py").touch()
     java = tmp_path / "java"
-    java.write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\ncd {tmp_path}\ncat > asked\necho no memory >&2\ncat said\n")
+    java.write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\ncd {tmp_path}\ncat > asked\ncat said\n")
     java.chmod(0o755)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "pycocoevalcap", raising=False)
@@ -45,7 +45,7 @@ def test_the_program_is_asked_in_its_own_way(program: Path) -> None:
 
 
 def test_what_is_missing_is_named(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EvaluationError, match=r"METEOR's program failed: .*no memory|cannot|No such file"):
+    with pytest.raises(EvaluationError, match=r"METEOR's program failed: .*said"):
         meteor_counts(["a"], [["a"]])  # there is no file `said`
     (program / "said").write_text("")
     with pytest.raises(EvaluationError, match="METEOR counted 0 of 1 captions"):
