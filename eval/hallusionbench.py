@@ -36,7 +36,7 @@ import llava_lite
 from llava_lite.conversation.message import Conversation
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Figures, Mark, Question, QuestionId, Sums
 from llava_lite.evaluation.command import main
-from llava_lite.evaluation.files import EvaluationError, Fields, check_row, read_json
+from llava_lite.evaluation.files import EvaluationError, Fields, read_json, read_list
 from llava_lite.evaluation.judging import Judging, Reply
 from llava_lite.evaluation.metrics import mean, ratio
 from llava_lite.evaluation.tables import find_parquet, read_parquet
@@ -46,7 +46,8 @@ from llava_lite.recipes import report_mistakes
 PLACES = ("HallusionBench/HallusionBench.json", "HallusionBench.json")
 NAMES = ("category", "subcategory", "set_id", "figure_id", "question_id")
 FIELDS: Fields = {
-    **{name: (str, int) for name in (*NAMES, "visual_input", "gt_answer")}, "question": str, "gt_answer_details": str
+    **{name: str for name in NAMES[:2]}, **{name: (str, int) for name in (*NAMES[2:], "visual_input", "gt_answer")},
+    "question": str, "gt_answer_details": str,
 }  # fmt: skip
 WORDS = {"0": "incorrect", "1": "correct", "2": "unclear"}
 COUNTS = ("figures", "figures_right", "pairs", "pairs_right", "easy", "easy_right", "hard", "hard_right")
@@ -79,8 +80,7 @@ class HallusionBench(Benchmark):
                 rows += [{**row, "image": None} for row in read_parquet(bare, FIELDS)]
         else:
             path = self.locate(data, *PLACES)
-            rows = [check_row(row, FIELDS, f"{path}, question {n}") for n, row in enumerate(read_json(path), start=1)]
-            rows = [{**row, "image": picture(row, path.parent)} for row in rows]
+            rows = [{**row, "image": picture(row, path.parent)} for row in read_list(path, FIELDS)]
         return [made(row, self.variant) for row in rows if self.variant == "judge" or row["image"] is not None]
 
     def judging(self, data: Path | None = None) -> Judging | None:

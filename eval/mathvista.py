@@ -55,6 +55,7 @@ FIELDS: Fields = {
     "pid": str, "question": str, "choices": (list, NONE), "precision": (int, float, NONE), "answer": (str, NONE),
     "question_type": str, "answer_type": str, "metadata": dict,
 }  # fmt: skip
+ABOUT: Fields = {"task": str, "skills": list}
 CUTS = ("question_type", "answer_type", "language", "source", "category", "context", "grade")
 
 
@@ -153,9 +154,16 @@ class Extraction(Judging):
 
 def made(row: Mapping[str, Any], query: str, image: object) -> Question:
     """Make a question of what a file says of it."""
-    about = row["metadata"]
+    about = check_row(row["metadata"], ABOUT, f"question {row['pid']}, metadata")
+    choices = row.get("choices") or []
+    chosen = row["question_type"] == "multi_choice"
+    if not all(isinstance(choice, str) for choice in choices) or (chosen and not choices):
+        raise EvaluationError(f"question {row['pid']}: needs choices, as texts; is the file whole?")
+    missing = [cut for cut in CUTS if cut not in row and cut not in about]
+    if missing or (row["answer_type"] == "float" and row.get("precision") is None):
+        raise EvaluationError(f"question {row['pid']}: no {missing[0] if missing else 'precision'}; is the file whole?")
     cuts = [f"{cut}: {row[cut] if cut in row else about[cut]}" for cut in CUTS]
-    kept = {name: row[name] for name in ("choices", "question_type", "answer_type", "precision")}
+    kept = {name: row.get(name) for name in ("choices", "question_type", "answer_type", "precision")}
     return Question(
         id=row["pid"],
         conversation=Conversation().ask(query, [image]),

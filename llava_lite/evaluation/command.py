@@ -24,7 +24,7 @@ from llava_lite.evaluation.answers import write_foreign
 from llava_lite.evaluation.benchmark import Benchmark, Question
 from llava_lite.evaluation.files import EvaluationError, read_json
 from llava_lite.evaluation.judge import review
-from llava_lite.evaluation.modes import MODES, Mode, read_modes
+from llava_lite.evaluation.modes import MODES, Mode, in_mode, read_modes
 from llava_lite.evaluation.origin import Origin
 from llava_lite.evaluation.page import Table
 from llava_lite.evaluation.reviews import take_replies
@@ -208,6 +208,8 @@ def _answers(
 
 def _check(benchmark: Benchmark, questions: Sequence[Question], request: Request) -> None:
     """Raise EvaluationError for what a benchmark does not have, before anything is loaded."""
+    for mode in request.modes:
+        in_mode(questions, mode)  # says whether there is another image to shuffle in
     if request.strict and not benchmark.faults:
         raise EvaluationError(
             f"{benchmark.name}: no fault is known of its official scoring; leave out --scoring strict"

@@ -142,3 +142,10 @@ def test_a_model_or_answers_are_given_and_not_both(tmp_path: Path) -> None:
         Request(data=tmp_path, model="m", answers=tmp_path)
     with pytest.raises(EvaluationError, match="scored as they are"):
         Request(data=tmp_path, answers=tmp_path, limit=3)
+
+
+def test_what_cannot_be_shuffled_is_told_before_anything_is_asked(data: Path, tmp_path: Path) -> None:
+    path = data / "pixels.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(EvaluationError, match="no other to shuffle in"):
+        evaluate([Pixels()], Request(data=data, model="m", out=tmp_path, modes=["normal", "shuffled"]), no_model)
