@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
 from llava_lite.conversation.message import Image
 from llava_lite.evaluation.benchmark import Answer, Benchmark, Question
 from llava_lite.evaluation.modes import Mode, image_key
@@ -29,7 +32,7 @@ SAMPLE_SIZE = 4096
 @dataclass(frozen=True)
 class Origin:
     """model: its name; of an endpoint its model and address
-    model_sha256: of a checkpoint folder (see `hash_model`), None where the model is no folder
+    model_sha256: of a checkpoint (see `hash_model`), None where the model is an endpoint
     prompts_sha256, data_sha256: of the questions as they are in normal mode, whatever the mode
     decoding: how answers are generated; of what chooses among options by likelihood, "choices" says so
     """
@@ -85,18 +88,29 @@ class Origin:
 
 
 def hash_model(name: str) -> str | None:
-    """Hash a checkpoint folder: its settings whole, of its weights the sizes and evenly spread samples.
+    """Hash a checkpoint, a folder or a hub id's in the hub client's cache; None where it is neither, as of an endpoint.
 
-    Training shifts nearly every weight, so samples tell two checkpoints apart without reading 14 GB.
+    Settings count whole, of weights their sizes and evenly spread samples: training shifts nearly every weight, so
+    samples tell two checkpoints apart without reading 14 GB.
     """
-    folder = Path(name)
-    if not folder.is_dir():
+    folder = _folder(name)
+    if folder is None:
         return None
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in WEIGHTS or path.name in SETTINGS:
             digest.update(f"{path.name} {_hash_samples(path, 256 if path.suffix in WEIGHTS else None)}\n".encode())
     return digest.hexdigest()
+
+
+def _folder(name: str) -> Path | None:
+    """Find the folder of a model; one of a hub id is there once it was loaded."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
 
 
 def _hash_samples(path: Path, count: int | None) -> str:

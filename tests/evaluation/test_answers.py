@@ -18,6 +18,7 @@ from llava_lite.evaluation.benchmark import Answer, join
 from llava_lite.evaluation.files import EvaluationError
 from llava_lite.evaluation.origin import Origin, hash_model
 from llava_lite.evaluation.runner import run
+from tests.checkpoint.test_hub import write_cache
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
@@ -137,6 +138,17 @@ def test_a_model_trained_anew_in_the_same_folder_is_another_model(data: Path, tm
     (moved / "model.safetensors").write_bytes(bytes(255 - byte for byte in weights))
     with pytest.raises(EvaluationError, match="answers of another model;"):
         run(Pixels(), PixelModel(name=str(moved)), data=data, out=tmp_path / "out")
+
+
+def test_a_model_of_the_hub_is_known_by_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    write_cache(tmp_path / "hub", "someone/llava-tiny", folder)
+    assert hash_model("someone/llava-tiny") == hash_model(str(folder)) is not None
+    assert hash_model("someone/other") is None
+    assert hash_model("org/tiny at http://127.0.0.1:8000/v1") is None
 
 
 def test_results_in_the_models_own_folder_do_not_change_its_hash(data: Path, tmp_path: Path) -> None:
