@@ -41,9 +41,10 @@ def telling(questions: Sequence[Question], scores: Scores, blind: Scores | None)
             found.append((1, -count, Mistake(question, "could not be read")))
         elif count > 1:
             found.append((2, -count, Mistake(question, f"{count} times")))
-    found.sort(key=lambda entry: entry[:2])
-    once = {(_pair(m.question, scores.marks[m.question.id]), why): m for why, _, m in reversed(found)}
-    return [mistake for _, _, mistake in found if mistake in once.values()][:MAX_MISTAKES]
+    chosen: dict[tuple[int, tuple[str, str]], Mistake] = {}
+    for why, _, mistake in sorted(found, key=lambda entry: entry[:2]):
+        chosen.setdefault((why, _pair(mistake.question, scores.marks[mistake.question.id])), mistake)
+    return list(chosen.values())[:MAX_MISTAKES]
 
 
 def most_frequent(questions: Sequence[Question], scores: Scores) -> Table | None:
